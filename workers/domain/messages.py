@@ -1,0 +1,171 @@
+"""What the control plane and its hosts say to each other; docs/protocols.md shows it on the wire.
+
+All spans are in seconds and all sizes in MiB. Clocks are never compared across
+machines: a deadline travels as the seconds that are left of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+
+from workers.domain.host_class import HostClass
+from workers.domain.migration import MigrationPhase, Ports
+from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest, RunnerId
+from workers.domain.runner import Shape
+
+# ---------------------------------------------------------------- to a host
+
+
+@dataclass(frozen=True)
+class BootOrder:
+    """Start one microVM from a package."""
+
+    runner_id: RunnerId
+    epoch: int
+    number: int
+    package: PackageDigest
+    shape: Shape
+    address: GuestAddress
+
+
+@dataclass(frozen=True)
+class StartOrder:
+    """Hand the just-in-time configuration to the guest's runner."""
+
+    epoch: int
+    jit_config: str = field(repr=False)
+    """A secret: it goes to the guest agent and nowhere else."""
+
+
+@dataclass(frozen=True)
+class MoveOrder:
+    """One host's part in a migration; the peer is the only one that it speaks to."""
+
+    migration_id: MigrationId
+    runner: BootOrder
+    """As the runner will be at the commit; its epoch is the migration's."""
+    peer: HostId
+    peer_address: str
+    seconds_left: float
+    """Until the source is taken away, anchored at the control plane's receipt of the notice."""
+    moves: int
+    """How often this runner has been moved, this time included."""
+    ports: Ports | None = None
+    """Where the target listens: the target answers it, the source is told it."""
+
+
+# ---------------------------------------------------------------- from a host
+
+
+class MonitorState(StrEnum):
+    """What a host's monitor says of one microVM."""
+
+    RUNNING = auto()
+    PAUSED = auto()
+    INCOMING = auto()
+    GONE = auto()
+
+
+class GuestRunnerState(StrEnum):
+    """What the guest agent says of the runner program inside."""
+
+    UNKNOWN = auto()
+    WAITING = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True)
+class RunnerReport:
+    """One microVM on a host."""
+
+    runner_id: RunnerId
+    epoch: int
+    monitor: MonitorState
+    guest: GuestRunnerState = GuestRunnerState.UNKNOWN
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a host says of itself every few seconds."""
+
+    boot_id: str
+    """Changes when the daemon starts anew, so that a restart is seen."""
+    ready: bool
+    """The host has proved itself: class measured, packages verified, self-test passed."""
+    not_ready_because: str | None
+    host_class: HostClass
+    packages: tuple[PackageDigest, ...]
+    runners: tuple[RunnerReport, ...]
+
+
+@dataclass(frozen=True)
+class HeartbeatAnswer:
+    """What the control plane wants of a host that is well."""
+
+    packages: tuple[PackageDigest, ...]
+    """To be fetched and verified."""
+
+
+class NoticeKind(StrEnum):
+    """What the cloud has announced."""
+
+    INTERRUPTION = auto()
+    REBALANCE = auto()
+
+
+@dataclass(frozen=True)
+class Notice:
+    """The cloud takes the machine back."""
+
+    kind: NoticeKind
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class RowView:
+    """What a host is told of its migration's row; every read and every word is answered with one."""
+
+    phase: MigrationPhase
+    epoch: int
+    may_pause: bool
+    """Both sides have reached the row within the last second."""
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Word:
+    """The body of a host's word about a migration."""
+
+    epoch: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+
+
+# ---------------------------------------------------------------- registration
+
+
+@dataclass(frozen=True)
+class RegistrationRequest:
+    """How a machine that has only a one-time token becomes a host."""
+
+    host_id: HostId
+    token: str = field(repr=False)
+    csr: str
+    """PEM; only its key is used, the control plane writes the names."""
+    address: str
+
+
+@dataclass(frozen=True)
+class RegistrationAnswer:
+    """The host's identity."""
+
+    certificate: str
+    """PEM, for `host_id` and `address`, 24 hours."""
+    control_ca: str
+    """PEM: whoever shows a certificate of this issuer is the control plane."""
+    hosts_ca: str
+    """PEM: whoever shows a certificate of this issuer is a host of this deployment."""

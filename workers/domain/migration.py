@@ -1,0 +1,163 @@
+"""A migration: who owns the guest while it moves from one host to another.
+
+    PLANNED ─▶ RECEIVING ─▶ COPYING ─▶ PAUSED ─▶ COMMITTED ─▶ FINISHED
+       └───────────┴───────────┴─────────┴──▶ ABORTED
+
+The row decides, never a message. Commit and abort compete on one row by
+compare-and-set, and exactly one wins:
+
+* The source says PAUSED only after its own monitor reported `completed`, a
+  state that it never leaves by itself. An error before that means that the
+  source may already run, and nothing can be committed from COPYING.
+* Only the target says COMMITTED, after its own monitor reported `completed`,
+  and it lets the guest run only after it has read COMMITTED.
+* A paused source takes the guest back only after it has read ABORTED.
+* Once the source is gone a PAUSED row may only be committed; after COMMITTED
+  there is only forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum, auto
+from typing import Final
+
+from workers.domain.lifecycle import Lifecycle
+from workers.domain.names import HostId, MigrationId, RunnerId
+
+
+class MigrationPhase(StrEnum):
+    PLANNED = auto()
+    RECEIVING = auto()
+    COPYING = auto()
+    PAUSED = auto()
+    COMMITTED = auto()
+    FINISHED = auto()
+    ABORTED = auto()
+
+
+_M = MigrationPhase
+MIGRATION: Final = Lifecycle(
+    first=_M.PLANNED,
+    moves={
+        _M.PLANNED: frozenset({_M.RECEIVING, _M.ABORTED}),
+        _M.RECEIVING: frozenset({_M.COPYING, _M.ABORTED}),
+        _M.COPYING: frozenset({_M.PAUSED, _M.ABORTED}),
+        _M.PAUSED: frozenset({_M.COMMITTED, _M.ABORTED}),
+        _M.COMMITTED: frozenset({_M.FINISHED}),
+        _M.FINISHED: frozenset(),
+        _M.ABORTED: frozenset(),
+    },
+)
+
+# Whoever pauses must be able to learn the decision, so both sides must have reached the row just now.
+SEEN_LIMIT: Final = timedelta(seconds=1)
+
+
+class Role(StrEnum):
+    """A host's part in a migration."""
+
+    SOURCE = auto()
+    TARGET = auto()
+
+
+class Said(StrEnum):
+    """What a host may say of a migration, as a fact about itself."""
+
+    PAUSED = auto()
+    """Source: my monitor has completed; the guest stands still and nothing is left to send."""
+    COMMITTED = auto()
+    """Target: my monitor has completed; I hold the whole guest."""
+    ABORTED = auto()
+    """Either: this cannot succeed any more."""
+    RUNNING = auto()
+    """Target: the guest runs here."""
+    WIPED = auto()
+    """Source: nothing of the guest is left here."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the target listens, for this migration's source alone."""
+
+    memory: int
+    disk: int
+
+
+@dataclass(frozen=True)
+class Migration:
+    """The row that decides."""
+
+    id: MigrationId
+    runner_id: RunnerId
+    source_id: HostId
+    target_id: HostId
+    phase: MigrationPhase
+    epoch: int
+    """The runner's epoch from the commit on."""
+    planned_at: datetime
+    deadline_at: datetime
+    """When the source is taken away, at the latest."""
+    ports: Ports | None = None
+    source_seen_at: datetime | None = None
+    target_seen_at: datetime | None = None
+    running_at: datetime | None = None
+    wiped_at: datetime | None = None
+    reason: str | None = None
+    """Why it was aborted."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What both sides measured: milliseconds end in `_ms`, sizes in `_mib`, Unix times in `_at`."""
+
+    def role_of(self, host_id: HostId) -> Role | None:
+        """Say which part this host has, or None."""
+        return {self.source_id: Role.SOURCE, self.target_id: Role.TARGET}.get(host_id)
+
+
+def seen(row: Migration, role: Role, now: datetime) -> Migration:
+    """Note that this side has reached the row."""
+    return replace(row, source_seen_at=now) if role is Role.SOURCE else replace(row, target_seen_at=now)
+
+
+def may_pause(row: Migration, now: datetime) -> bool:
+    """Say whether the source may let its guest be paused: both sides have reached the row within the last second."""
+    moments = (row.source_seen_at, row.target_seen_at)
+    return row.phase is _M.COPYING and all(at is not None and now - at <= SEEN_LIMIT for at in moments)
+
+
+def decide(row: Migration, role: Role, said: Said, now: datetime) -> Migration:
+    """Return the row after a host's word; a word that the row does not allow any more changes nothing.
+
+    The caller writes the result by compare-and-set on `row.phase` and answers with the row as it then stands,
+    so a doubled, late or losing word always hears the decision.
+    """
+    match role, said:
+        case Role.SOURCE, Said.PAUSED if row.phase is _M.COPYING:
+            return _enter(row, _M.PAUSED)
+        case Role.TARGET, Said.COMMITTED if row.phase is _M.PAUSED:
+            return _enter(row, _M.COMMITTED)
+        case _, Said.ABORTED if _M.ABORTED in MIGRATION.moves[row.phase]:
+            return _enter(row, _M.ABORTED)
+        case Role.TARGET, Said.RUNNING if row.phase is _M.COMMITTED:
+            return finished(replace(row, running_at=row.running_at or now))
+        case Role.SOURCE, Said.WIPED if row.phase is _M.COMMITTED:
+            return finished(replace(row, wiped_at=row.wiped_at or now))
+        case _:
+            return row
+
+
+def finished(row: Migration) -> Migration:
+    """Finish a committed migration once the guest runs at the target and nothing of it is left at the source."""
+    return _enter(row, _M.FINISHED) if row.running_at and row.wiped_at else row
+
+
+def aborted(row: Migration, reason: str, *, source_is_gone: bool) -> Migration:
+    """Abort, if that is still allowed: without its source a paused guest may only go forward."""
+    if _M.ABORTED not in MIGRATION.moves[row.phase] or (source_is_gone and row.phase is _M.PAUSED):
+        return row
+    return replace(_enter(row, _M.ABORTED), reason=reason)
+
+
+def _enter(row: Migration, phase: MigrationPhase) -> Migration:
+    return replace(row, phase=MIGRATION.move(row.phase, phase))

@@ -1,0 +1,103 @@
+"""A runner: one registration with GitHub = one microVM = one job.
+
+    REQUESTED ──▶ BOOTING ──▶ IDLE ──▶ BUSY ──▶ STOPPING ──▶ GONE
+        │            │         │ ▲      ▲          ▲
+        │            │         ▼ │      │          │
+        │            │      RETIRING ───┘──────────┤     (back to BUSY: a job slipped in)
+        └────────────┴─────────────────────────────┘
+
+There is no state for moving: a runner may have a `migration_id`, its `host_id`
+changes once per migration, at its commit, and every change of ownership
+increments `epoch`. Teardown is deregister, stop, wipe. The runner of a LOST
+host is GONE only when the cloud says that the instance is terminated or GitHub
+says that the job is completed: a host cut off from us may still be running it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum, auto
+from typing import Final
+
+from workers.domain.lifecycle import Lifecycle
+from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, PackageDigest, RunnerId, guest_address
+
+
+class RunnerState(StrEnum):
+    REQUESTED = auto()
+    BOOTING = auto()
+    IDLE = auto()
+    BUSY = auto()
+    RETIRING = auto()
+    STOPPING = auto()
+    GONE = auto()
+
+
+_R = RunnerState
+RUNNER: Final = Lifecycle(
+    first=_R.REQUESTED,
+    moves={
+        _R.REQUESTED: frozenset({_R.BOOTING, _R.STOPPING, _R.GONE}),
+        _R.BOOTING: frozenset({_R.IDLE, _R.BUSY, _R.STOPPING, _R.GONE}),
+        _R.IDLE: frozenset({_R.BUSY, _R.RETIRING, _R.STOPPING, _R.GONE}),
+        _R.RETIRING: frozenset({_R.BUSY, _R.STOPPING, _R.GONE}),
+        _R.BUSY: frozenset({_R.STOPPING, _R.GONE}),
+        _R.STOPPING: frozenset({_R.GONE}),
+        _R.GONE: frozenset(),
+    },
+)
+
+
+class RunnerEnd(StrEnum):
+    """Why a runner is being ended."""
+
+    JOB_COMPLETED = auto()
+    UNUSED = auto()
+    BOOT_FAILED = auto()
+    HOST_LEAVING = auto()
+    HOST_LOST = auto()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a runner's microVM takes of its host."""
+
+    vcpus: int
+    memory_mib: int
+    disk_mib: int
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One microVM and its registration."""
+
+    id: RunnerId
+    number: int
+    """Its place in the guest network; not given to another while this runner is not GONE."""
+    job_id: JobId
+    """The demand that it was made for, then the job that it took."""
+    installation_id: int
+    repository: str
+    labels: tuple[str, ...]
+    package: PackageDigest
+    shape: Shape
+    state: RunnerState
+    requested_at: datetime
+    host_id: HostId
+    epoch: int = 1
+    migration_id: MigrationId | None = None
+    github_id: int | None = None
+    """GitHub's number of the registration."""
+    idle_at: datetime | None = None
+    end: RunnerEnd | None = None
+
+    @property
+    def address(self) -> GuestAddress:
+        """Where the guest is found, on whichever host it runs."""
+        return guest_address(self.number)
+
+    @property
+    def is_movable(self) -> bool:
+        """Only a runner that has, or may have, a job is worth a migration; the others are stopped and placed again."""
+        return self.state in {RunnerState.IDLE, RunnerState.BUSY, RunnerState.RETIRING}

@@ -1,0 +1,248 @@
+"""What the reconcilers need of the world, as narrow promises; adapters keep them, fakes too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum, auto
+from typing import Protocol, TypeVar
+
+from workers.domain.events import Event, JobFact
+from workers.domain.host import Host
+from workers.domain.job import Job
+from workers.domain.messages import BootOrder, MoveOrder
+from workers.domain.migration import Migration, Ports
+from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, RunnerId
+from workers.domain.runner import Runner, Shape
+
+Row = TypeVar("Row", Job, Runner, Host, Migration)
+Key_contra = TypeVar("Key_contra", JobId, RunnerId, HostId, MigrationId, contravariant=True)
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Return the present moment, aware and in UTC."""
+
+
+# ---------------------------------------------------------------- the store
+
+
+class Lease(Protocol[Row]):
+    """The right to work on one row for at most ten seconds."""
+
+    @property
+    def row(self) -> Row:
+        """The row as it was when the lease was taken, or as last written."""
+
+    def write(self, row: Row, *also: Job | Runner | Host | Migration | Event) -> None:
+        """Write the row and, in the same transaction, new rows and timeline entries.
+
+        `also` inserts rows whose id is not known yet and updates none. Inserting a Runner or a Migration checks the
+        room of its host in the same transaction. Raises `LeaseLost` or `NoRoom`, and then nothing was written.
+        """
+
+
+class Shelf(Protocol[Key_contra, Row]):
+    """All rows of one kind."""
+
+    def get(self, key: Key_contra) -> Row | None:
+        """Return one row."""
+
+    def open(self) -> Sequence[Row]:
+        """Return every row that is not at the end of its lifecycle, oldest first."""
+
+    def add(self, row: Row, *events: Event) -> bool:
+        """Insert; False, and nothing is written, if the id is known already."""
+
+    def lease(self, key: Key_contra) -> AbstractContextManager[Lease[Row]]:
+        """Lease one row; released at the end of the block. Raises `LeaseLost` if somebody else has it."""
+
+
+class Store(Protocol):
+    """The truth."""
+
+    @property
+    def jobs(self) -> Shelf[JobId, Job]: ...
+    @property
+    def runners(self) -> Shelf[RunnerId, Runner]: ...
+    @property
+    def hosts(self) -> Shelf[HostId, Host]: ...
+    @property
+    def migrations(self) -> Shelf[MigrationId, Migration]: ...
+
+    def decide(self, before: Migration, after: Migration, *events: Event) -> Migration:
+        """Compare-and-set on `before.phase`; return the row as it then stands, whoever won.
+
+        Needs no lease: hosts and reconcilers compete here. If `after` is COMMITTED then, in the same transaction, the
+        runner's `host_id` becomes the target and its `epoch` the migration's, and if it is COMMITTED or ABORTED its
+        `migration_id` is cleared.
+        """
+
+    def facts_of(self, job_id: JobId) -> Sequence[JobFact]:
+        """Return every fact about one job, in the order in which they came."""
+
+    def jobs_with_unseen_facts(self) -> Sequence[JobId]:
+        """Return the jobs that have facts which `mark_seen` has not named."""
+
+    def mark_seen(self, facts: Iterable[JobFact]) -> None:
+        """Say that these facts are in the job's row now."""
+
+    def runners_on(self, host_id: HostId) -> Sequence[Runner]:
+        """Return the runners whose host this is and that are not GONE."""
+
+    def runner_named(self, name: str) -> Runner | None:
+        """Return the runner that GitHub knows by this name."""
+
+    def free_number(self) -> int:
+        """Return the smallest runner number that no runner has which is not GONE."""
+
+    def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
+        """Make the one-time token with which a host registers; only its hash is kept."""
+
+    def record(self, *events: Event) -> None:
+        """Append to the timeline."""
+
+    def timeline(self, after: int = 0) -> Sequence[tuple[int, Event]]:
+        """Return the entries behind the entry with this number, each with its own number, oldest first."""
+
+
+# ---------------------------------------------------------------- the clouds
+
+
+class InstanceState(StrEnum):
+    PENDING = auto()
+    RUNNING = auto()
+    TERMINATED = auto()
+
+
+@dataclass(frozen=True)
+class Instance:
+    """The cloud's view of a host."""
+
+    id: str
+    host_id: HostId
+    state: InstanceState
+
+
+class Cloud(Protocol):
+    """A place that rents machines."""
+
+    @property
+    def name(self) -> str:
+        """The name under which hosts remember this cloud."""
+
+    def launch(self, host_id: HostId, spec: Shape, user_data: Mapping[str, str]) -> Instance:
+        """Ask for one instance. Asking twice for one host gives the same instance.
+
+        `user_data` is all that the machine is told: where the control plane is, what to trust, and its one-time token.
+        Raises `NoCapacity`, `Throttled`, `Refused`, `Unreachable`.
+        """
+
+    def terminate(self, host_id: HostId) -> None:
+        """End the instance of this host. Ending it twice, or one that never was, does no harm."""
+
+    def describe(self, host_id: HostId) -> Instance | None:
+        """Return the cloud's word on this host, None if it knows of none."""
+
+    def owned(self) -> Iterable[Instance]:
+        """List every instance that carries our name, known to us or leaked, terminated ones left out."""
+
+
+# ---------------------------------------------------------------- the hosts
+
+
+class HostApi(Protocol):
+    """A host's daemon. Every call names an epoch and is harmless when repeated; a lower epoch than its own is refused.
+
+    Raises `Unreachable` if there was no answer, `TryLater` if the host cannot now, `Refused` if it never will.
+    """
+
+    def boot(self, host: Host, order: BootOrder) -> None:
+        """Restore the microVM; returns when its guest agent has answered and its link is up."""
+
+    def start_runner(self, host: Host, runner_id: RunnerId, epoch: int, jit_config: str) -> None:
+        """Hand over the just-in-time configuration; it goes to the guest agent and nowhere else."""
+
+    def stop(self, host: Host, runner_id: RunnerId, epoch: int) -> None:
+        """End the microVM and wipe everything it left; one that is not there is a success."""
+
+    def receive(self, host: Host, order: MoveOrder) -> Ports:
+        """Make ready to receive; returns when the target listens."""
+
+    def send(self, host: Host, order: MoveOrder) -> None:
+        """Start to send; returns at once, and the row tells how it goes."""
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """Where the relay finds one runner's guest; a lower epoch than the relay's own is ignored."""
+
+    runner_id: RunnerId
+    epoch: int
+    address: GuestAddress
+    host_address: str
+
+
+class Relay(Protocol):
+    def point(self, entry: Forwarding) -> None:
+        """Send this runner's traffic there from now on; established connections live on."""
+
+    def forget(self, runner_id: RunnerId, epoch: int) -> None:
+        """Drop what this runner has, unless a higher epoch owns it."""
+
+    def replace_all(self, entries: Iterable[Forwarding]) -> None:
+        """Hold exactly these; used when the relay may have missed something."""
+
+
+# ---------------------------------------------------------------- GitHub
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A just-in-time runner that GitHub knows now."""
+
+    github_id: int
+    jit_config: str
+    """A secret: never stored, logged or shown."""
+
+    def __repr__(self) -> str:
+        return f"Registration(github_id={self.github_id}, jit_config=…)"
+
+
+@dataclass(frozen=True)
+class JobSeen:
+    """What GitHub's API says about a job."""
+
+    status: str
+    conclusion: str | None
+    runner_id: int | None
+    runner_name: str | None
+    run_attempt: int
+
+
+class GitHub(Protocol):
+    """Raises `Unreachable`, `Throttled` and `Refused`."""
+
+    def register(self, installation_id: int, repository: str, name: str, labels: Sequence[str]) -> Registration:
+        """Register a just-in-time runner. A name that is taken by a registration of ours is freed and taken again."""
+
+    def deregister(self, installation_id: int, repository: str, github_id: int) -> None:
+        """Remove a registration; one that is gone is a success. Raises `RunnerBusy`."""
+
+    def job(self, installation_id: int, repository: str, job_id: JobId) -> JobSeen | None:
+        """Ask about one job; None if GitHub knows of none."""
+
+    def rerun_failed(self, installation_id: int, repository: str, run_id: int) -> None:
+        """Run the failed jobs of a run again. Raises `TryLater` while the attempt has not ended."""
+
+
+# ---------------------------------------------------------------- hints
+
+
+class Hints(Protocol):
+    """Nudges that make things fast. They may be lost, so nothing may depend on one."""
+
+    def look_at(self, kind: str, *ids: str) -> None:
+        """Ask a worker to look at these rows soon: kind is `job`, `runner`, `host` or `migration`. Never raises."""

@@ -1,0 +1,103 @@
+"""Settings, read once at the edge from the environment (`SPOT_RUNNER_…`) and handed on in small pieces.
+
+Secrets are named by the file that holds them, so that they appear in no environment and no argument list.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CONFIG = SettingsConfigDict(env_prefix="SPOT_RUNNER_", frozen=True, extra="ignore")
+
+
+class ControlSettings(BaseSettings):
+    """`spot-runner serve` and `spot-runner worker`."""
+
+    model_config = CONFIG
+
+    home: Path = Path("/var/lib/spot-runner")
+    """The database, the certificate authority, the beat's schedule."""
+    database_url: str | None = None
+    """None: SQLite in `home`."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    public_listen: str = "0.0.0.0:8080"
+    host_listen: str = "0.0.0.0:8443"
+    host_url: str = "https://127.0.0.1:8443"
+    """How hosts reach the host listener."""
+
+    github_url: str = "https://api.github.com"
+    github_app_id: int = 0
+    github_key_file: Path | None = None
+    webhook_secret_file: Path | None = None
+
+    market_url: str | None = None
+    """The local spot market, if hosts come from there."""
+    relay_url: str | None = None
+    """The relay's control address, https."""
+    relay_address: str | None = None
+    """Where hosts send their guests' frames."""
+
+    package: str = ""
+    """Digest of the package that runners start from."""
+    runner_vcpus: int = 1
+    runner_memory_mib: int = 1024
+    runner_disk_mib: int = 4096
+    host_vcpus: int = 8
+    host_memory_mib: int = 16384
+    host_disk_mib: int = 65536
+    ready_hosts: int = 0
+    """How many hosts are kept ready when no job waits."""
+    hosts_max: int = 8
+    heartbeat_limit_s: float = 10.0
+    """A host that has been silent for so long is lost."""
+
+    @property
+    def database(self) -> str:
+        """The store's URL."""
+        return self.database_url or f"sqlite:///{self.home / 'spot-runner.sqlite'}"
+
+    @property
+    def webhook_secret(self) -> SecretStr:
+        """The secret that signs GitHub's deliveries."""
+        if self.webhook_secret_file is None:
+            return SecretStr("")
+        return SecretStr(self.webhook_secret_file.read_text().strip())
+
+
+class HostSettings(BaseSettings):
+    """`spot-runner host`; everything else it learns from the machine's user data."""
+
+    model_config = CONFIG
+
+    host_home: Path = Path("/var/lib/spot-runner-host")
+    """Keys, journal, overlays; nothing here outlives the machine."""
+    metadata_url: str = "http://169.254.169.254"
+    listen_port: int = 8444
+    package_store: Path = Path("/var/cache/spot-runner/packages")
+    """Packages that the machine's image brought along."""
+    package_cache: Path = Path("/var/cache/spot-runner/unpacked")
+    accel: str | None = Field(default=None, alias="SPOT_RUNNER_ACCEL")
+    """`kvm`, `pvm` or `tcg`; None: the best that a probe finds."""
+    allow_tcg: bool = False
+    """Software emulation is not a security boundary, so a host that has nothing better is not READY by itself."""
+    heartbeat_interval_s: float = 1.0
+    notice_interval_s: float = 1.0
+
+
+class RelaySettings(BaseSettings):
+    """`spot-runner relay`."""
+
+    model_config = CONFIG
+
+    relay_home: Path = Path("/var/lib/spot-runner-relay")
+    """Holds `certificate.pem`, `key.pem` and `control-ca.pem`."""
+    relay_listen: str = "0.0.0.0:8445"
+    relay_address: str = "127.0.0.1"
+    """The address on the overlay to which hosts send their guests' frames."""
+    relay_public_interface: str = "eth1"
+    """Guests leave through this interface, with its address."""
+    relay_forbidden: tuple[str, ...] = ()
+    """Networks that no guest may reach, beside those that none ever may."""

@@ -1,0 +1,1 @@
+"""How spot-runner is told what is happening: structured events with bound ids."""
