@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 from workers.domain.events import Event, JobFact
 from workers.domain.host import Host
+from workers.domain.host_class import HostClass
 from workers.domain.job import Job
-from workers.domain.messages import BootOrder, MoveOrder
+from workers.domain.messages import BootOrder, MoveOrder, RunnerReport
 from workers.domain.migration import Migration, Ports
 from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import Runner, Shape
@@ -97,6 +98,18 @@ class Store(Protocol):
 
     def free_number(self) -> int:
         """Return the smallest runner number that no runner has which is not GONE."""
+
+    def note_heartbeat(
+        self, host_id: HostId, at: datetime, host_class: HostClass, reports: Sequence[RunnerReport]
+    ) -> Host | None:
+        """Note that a host was heard and what it said of its runners; return its row, None if it is not known.
+
+        Needs no lease, changes nothing but `heartbeat_at`, `host_class` and the reports, and is not undone by whoever
+        holds a lease on the row meanwhile: `Lease.write` leaves these fields as they are.
+        """
+
+    def report_of(self, runner_id: RunnerId) -> RunnerReport | None:
+        """Return what the host of this runner last said of it, None if nothing yet."""
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         """Make the one-time token with which a host registers; only its hash is kept."""

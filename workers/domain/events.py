@@ -39,6 +39,21 @@ class JobFact:
     conclusion: str | None = None
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """One webhook delivery as it came."""
+
+    guid: str
+    """`X-GitHub-Delivery`: counted once, however often it comes."""
+    event: str
+    action: str | None
+    received_at: datetime
+    body: bytes
+    """The raw body, compressed with zstd."""
+    fact: JobFact | None = None
+    """What it said about a job, if it did."""
+
+
 class Happening(StrEnum):
     """Entries of the timeline."""
 
