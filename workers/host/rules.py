@@ -1,0 +1,117 @@
+"""The host's packet filter as text: what a guest, its monitor and a migration may send. Pure.
+
+    guest ─▶ tap ─[table of the tap: only itself, only to the gateway]─▶ bridge ─▶ tunnel ─▶ relay
+                                                                            never: host, metadata, other guests
+
+Every text is a transaction that may be loaded again at any time: it empties its table and fills it anew, so the
+rules never drift from what is meant, and no packet sees an empty table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from workers.domain.names import FIRST_USER, GATEWAY, GATEWAY_MAC, GUEST_NETWORK, NUMBERS_MAX, GuestAddress
+
+BRIDGE: Final = "guests"
+TUNNEL: Final = "vx-relay"
+TUNNEL_PORT: Final = 4789
+MIGRATION_PORTS: Final = (49152, 49999)
+TABLE: Final = "spot_host"
+# A guest asks for its gateway's MAC now and then; more than this is a flood.
+ARP_PER_SECOND: Final = 20
+# Beside the gateway's, no guest needs an address that leads to its own machine, to the cloud or to many at once.
+NEVER: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+
+_PORTS: Final = f"{MIGRATION_PORTS[0]}-{MIGRATION_PORTS[1]}"
+_MONITORS: Final = f"{FIRST_USER}-{FIRST_USER + NUMBERS_MAX - 1}"
+
+
+def tap_name(number: int) -> str:
+    """Name the tap of the runner with this number."""
+    return f"tap{number}"
+
+
+def tap_number(name: str) -> int | None:
+    """Return the runner's number if this is the name of a guest's tap."""
+    number = name.removeprefix("tap")
+    return int(number) if number != name and number.isdecimal() else None
+
+
+def tap_rules(number: int, address: GuestAddress) -> str:
+    """Render what one guest may send: ARP for its gateway and IPv4 through it, both in its own name.
+
+    Everything else is dropped: foreign MAC, IPv4 or ARP senders, IPv6 (so router advertisements too), VLAN tags,
+    DHCP answers, frames to anything but the gateway, the announcement that a monitor makes after a move.
+    """
+    table = f"netdev spot_{tap_name(number)}"
+    return f"""\
+add table {table}
+flush table {table}
+table {table} {{
+  chain guest {{
+    type filter hook ingress device "{tap_name(number)}" priority -500; policy drop;
+    ether saddr != {address.mac} counter drop
+    ether daddr {{ ff:ff:ff:ff:ff:ff, {GATEWAY_MAC} }} ether type arp arp htype 1 arp ptype ip \
+arp saddr ether {address.mac} arp saddr ip {address.ip} arp daddr ip {GATEWAY} \
+limit rate {ARP_PER_SECOND}/second counter accept
+    ether daddr != {GATEWAY_MAC} counter drop
+    ether type != ip counter drop
+    ip saddr != {address.ip} counter drop
+    ip daddr {{ {", ".join(NEVER)} }} counter drop
+    ip daddr {GUEST_NETWORK} ip daddr != {GATEWAY} counter drop
+    udp sport 67 counter drop
+    ether type ip counter accept
+    counter drop
+  }}
+}}
+"""
+
+
+def no_tap_rules(number: int) -> str:
+    """Render the removal of one tap's table, whether it is there or not."""
+    table = f"netdev spot_{tap_name(number)}"
+    return f"add table {table}\ndelete table {table}\n"
+
+
+def host_rules(relay_address: str, admitted: Mapping[int, str]) -> str:
+    """Render what protects the host itself, its migrations and the cloud's metadata service.
+
+    `admitted` holds, for each migration port that is open, the address of the one peer that may use it.
+    """
+    elements = ", ".join(f"{peer} . {port}" for port, peer in sorted(admitted.items()))
+    return f"""\
+add table inet {TABLE}
+flush table inet {TABLE}
+add set inet {TABLE} admitted {{ type ipv4_addr . inet_service; }}
+flush set inet {TABLE} admitted
+{f"add element inet {TABLE} admitted {{ {elements} }}" if elements else ""}
+table inet {TABLE} {{
+  chain before {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname {{ "{BRIDGE}", "{TUNNEL}", "tap*" }} counter drop
+  }}
+  chain arriving {{
+    type filter hook input priority filter; policy accept;
+    iifname {{ "{BRIDGE}", "{TUNNEL}", "tap*" }} counter drop
+    udp dport {TUNNEL_PORT} ip saddr != {relay_address} counter drop
+    tcp dport {_PORTS} ip saddr . tcp dport @admitted counter accept
+    tcp dport {_PORTS} counter drop
+  }}
+  chain passing {{
+    type filter hook forward priority filter; policy accept;
+    iifname {{ "{BRIDGE}", "{TUNNEL}", "tap*" }} counter drop
+    oifname {{ "{BRIDGE}", "{TUNNEL}", "tap*" }} counter drop
+  }}
+  chain leaving {{
+    type filter hook output priority filter; policy accept;
+    ip daddr 169.254.169.254 meta skuid != 0 counter reject with icmp type admin-prohibited
+    ip6 daddr fd00:ec2::254 meta skuid != 0 counter reject with icmpv6 type admin-prohibited
+    meta skuid {_MONITORS} ip daddr 169.254.0.0/16 counter reject with icmp type admin-prohibited
+    meta skuid {_MONITORS} tcp dport {_PORTS} counter accept
+    meta skuid {_MONITORS} tcp sport {_PORTS} counter accept
+    meta skuid {_MONITORS} counter reject with icmpx type admin-prohibited
+  }}
+}}
+"""

@@ -1,0 +1,172 @@
+"""Links, neighbours and the packet filter of the network namespace that the calling thread is in."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import ndmsg
+
+from workers.domain.errors import Bug, Unfit
+
+# Loading a rule set takes milliseconds; a machine on which it takes this long is in trouble.
+NFT_LIMIT_S: Final = 10.0
+
+
+def apply_rules(rules: str) -> None:
+    """Load a rule set in one transaction: all of it holds afterwards, or nothing has changed.
+
+    Raises `Unfit` if this machine cannot (no nft, no right), `Bug` if the rules are wrong.
+    """
+    try:
+        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True, timeout=NFT_LIMIT_S)
+    except FileNotFoundError as error:
+        raise Unfit("nft is not installed; install the package nftables") from error
+    except subprocess.CalledProcessError as error:
+        if "Operation not permitted" in error.stderr:
+            raise Unfit("the packet filter may only be changed by root; start as root") from error
+        raise Bug(f"nft refused our rules: {error.stderr.strip()}") from error
+
+
+def show_rules(*what: str) -> str:
+    """Return what `nft -j list …` prints, empty if there is no such thing."""
+    answer = subprocess.run(
+        ["nft", "-j", "list", *what], text=True, check=False, capture_output=True, timeout=NFT_LIMIT_S
+    )
+    return answer.stdout if answer.returncode == 0 else ""
+
+
+def set_sysctl(name: str, value: str, *, optional: bool = False) -> None:
+    """Write one kernel setting, named as a path below /proc/sys; an optional one may be unknown to this kernel."""
+    path = Path("/proc/sys") / name
+    if optional and not path.exists():
+        return
+    try:
+        path.write_text(value)
+    except OSError as error:
+        raise Unfit(
+            f"{path} cannot be set to {value}: {error.strerror}; start as root on a kernel that has it"
+        ) from error
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise Unfit(f"{what} failed: {error}; root and the kernel's bridge, vxlan and tun are needed") from error
+
+
+class Links:
+    """One conversation with the kernel about links; open it where it is needed, it costs a millisecond."""
+
+    def __init__(self) -> None:
+        self._kernel: Any = IPRoute()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kernel.close()
+
+    def index(self, name: str) -> int | None:
+        """Return the number of the link with this name, or None."""
+        found = self._kernel.link_lookup(ifname=name)
+        return int(found[0]) if found else None
+
+    def needed(self, name: str) -> int:
+        """Return the number of a link that must be there."""
+        index = self.index(name)
+        if index is None:
+            raise Unfit(f"there is no network interface {name}")
+        return index
+
+    def names(self) -> frozenset[str]:
+        """Return the names of all links."""
+        return frozenset(link.get("ifname") for link in self._kernel.get_links())
+
+    def tunnel_ends(self, name: str) -> tuple[str | None, str | None]:
+        """Return a tunnel device's own address and the one that it sends to by default."""
+        link = self._kernel.get_links(self.needed(name))[0]
+        own, other = (link.get(("linkinfo", "data", f"vxlan_{end}")) for end in ("local", "group"))
+        return own, other
+
+    def ensure(self, name: str, kind: str, **attributes: object) -> int:
+        """Make the link unless there is one of this name, and return its number."""
+        if self.index(name) is None:
+            with _translated(f"making the link {name}"):
+                self._kernel.link("add", ifname=name, kind=kind, **attributes)
+        return self.needed(name)
+
+    def change(self, name: str, **attributes: object) -> None:
+        """Change a link that must be there."""
+        with _translated(f"changing the link {name}"):
+            self._kernel.link("set", index=self.needed(name), **attributes)
+
+    def change_port(self, name: str, **flags: int) -> None:
+        """Change what a bridge does with one of its ports."""
+        with _translated(f"changing the bridge port {name}"):
+            self._kernel.brport("set", index=self.needed(name), **flags)
+
+    def remove(self, name: str) -> None:
+        """Remove a link; one that is not there is a success."""
+        index = self.index(name)
+        if index is not None:
+            with _translated(f"removing the link {name}"):
+                self._kernel.link("del", index=index)
+
+    def ensure_address(self, name: str, address: str, prefix_length: int) -> None:
+        """Give a link an address, once."""
+        with _translated(f"giving {name} the address {address}"):
+            self._kernel.addr("replace", index=self.needed(name), address=address, prefixlen=prefix_length)
+
+    def bind_port(self, name: str, mac: str) -> None:
+        """Say that frames to `mac` leave the bridge through this port, for ever."""
+        self._station("replace", name, mac, flags=ndmsg.flags["master"])
+
+    def bind_tunnel(self, name: str, mac: str, host: str) -> None:
+        """Say that frames to `mac` leave the tunnel device towards this host; an older entry is replaced at once."""
+        self._station("replace", name, mac, flags=ndmsg.flags["self"], dst=host)
+
+    def unbind_tunnel(self, name: str, mac: str, host: str) -> None:
+        """Forget where `mac` is."""
+        self._station("del", name, mac, flags=ndmsg.flags["self"], dst=host)
+
+    def bind_neighbour(self, name: str, ip: str, mac: str) -> None:
+        """Say that `ip` has this MAC, for ever: nothing that is heard on the wire changes it."""
+        self._neighbour("replace", name, ip, lladdr=mac, state=ndmsg.states["permanent"])
+
+    def unbind_neighbour(self, name: str, ip: str) -> None:
+        """Forget what `ip` has."""
+        self._neighbour("del", name, ip)
+
+    def tunnel_stations(self, name: str) -> frozenset[tuple[str, str]]:
+        """Return (MAC, host address) of every entry of a tunnel device."""
+        entries = self._kernel.fdb("dump", ifindex=self.needed(name))
+        return frozenset((entry.get("lladdr"), entry.get("dst")) for entry in entries if entry.get("dst"))
+
+    def neighbours(self, name: str) -> frozenset[tuple[str, str]]:
+        """Return (IP, MAC) of every permanent IPv4 neighbour on a link."""
+        entries = self._kernel.get_neighbours(family=2, ifindex=self.needed(name))
+        return frozenset(
+            (entry.get("dst"), entry.get("lladdr"))
+            for entry in entries
+            if entry["state"] & ndmsg.states["permanent"] and entry.get("lladdr")
+        )
+
+    def _station(self, command: str, name: str, mac: str, **rest: object) -> None:
+        state = ndmsg.states["permanent"] | ndmsg.states["noarp"]
+        with _translated(f"{command} of the station {mac} on {name}"):
+            self._kernel.fdb(command, ifindex=self.needed(name), lladdr=mac, state=state, **rest)
+
+    def _neighbour(self, command: str, name: str, ip: str, **rest: object) -> None:
+        with _translated(f"{command} of the neighbour {ip} on {name}"):
+            self._kernel.neigh(command, ifindex=self.needed(name), dst=ip, **rest)
