@@ -1,0 +1,232 @@
+"""The tables, one for each noun, and the one type that they need.
+
+A row of jobs, runners, hosts or migrations has the columns of its dataclass and
+two more, which say who may work on it until when.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+from workers.domain.errors import Bug
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware moment in UTC; SQLite has no time zones, so it is given UTC without saying so."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 the base class names it
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise Bug(f"{value} has no time zone, so it cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 the base class names it
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[object]):
+    """What has an inside that no query looks at; None is NULL."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+
+METADATA: Final = MetaData(naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_name)s"})
+
+# A number that the database hands out; SQLite does so for INTEGER only.
+_Counted = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _lease() -> tuple[Column[str], Column[datetime]]:
+    return Column("lease_token", Text), Column("lease_until", Moment)
+
+
+jobs: Final = Table(
+    "jobs",
+    METADATA,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("installation_id", BigInteger, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("run_id", BigInteger, nullable=False),
+    Column("run_attempt", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("queued_at", Moment, nullable=False),
+    Column("runner_id", Text),
+    Column("conclusion", Text),
+    Column("end", Text),
+    Column("rerun", Text, nullable=False),
+    Column("unserved", Text),
+    *_lease(),
+    Index("ix_jobs_state", "state", "queued_at"),
+)
+
+runners: Final = Table(
+    "runners",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("job_id", BigInteger, nullable=False),
+    Column("installation_id", BigInteger, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("package", Text, nullable=False),
+    Column("shape", Json, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requested_at", Moment, nullable=False),
+    Column("host_id", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("migration_id", Text),
+    Column("github_id", BigInteger),
+    Column("idle_at", Moment),
+    Column("end", Text),
+    *_lease(),
+    Index("ix_runners_state", "state", "requested_at"),
+    Index("ix_runners_host_id", "host_id"),
+    # Two guests with one address would steal each other's traffic.
+    Index(
+        "uq_runners_number",
+        "number",
+        unique=True,
+        sqlite_where=text("state <> 'gone'"),
+        postgresql_where=text("state <> 'gone'"),
+    ),
+)
+
+hosts: Final = Table(
+    "hosts",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("cloud", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requested_at", Moment, nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("instance_id", Text),
+    Column("address", Text),
+    Column("host_class", Json),
+    Column("heartbeat_at", Moment),
+    Column("deadline_at", Moment),
+    *_lease(),
+    Index("ix_hosts_state", "state", "requested_at"),
+)
+
+_UNDECIDED = text("phase IN ('planned', 'receiving', 'copying', 'paused')")
+
+migrations: Final = Table(
+    "migrations",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("runner_id", Text, nullable=False),
+    Column("source_id", Text, nullable=False),
+    Column("target_id", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("planned_at", Moment, nullable=False),
+    Column("deadline_at", Moment, nullable=False),
+    Column("ports", Json),
+    Column("source_seen_at", Moment),
+    Column("target_seen_at", Moment),
+    Column("running_at", Moment),
+    Column("wiped_at", Moment),
+    Column("reason", Text),
+    Column("figures", Json, nullable=False),
+    *_lease(),
+    Index("ix_migrations_phase", "phase", "planned_at"),
+    Index("ix_migrations_target_id", "target_id"),
+    # A guest that is on its way to two hosts could come to run on both.
+    Index("uq_migrations_runner_id", "runner_id", unique=True, sqlite_where=_UNDECIDED, postgresql_where=_UNDECIDED),
+)
+
+deliveries: Final = Table(
+    "deliveries",
+    METADATA,
+    Column("guid", Text, primary_key=True),
+    Column("event", Text, nullable=False),
+    Column("action", Text),
+    Column("received_at", Moment, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+facts: Final = Table(
+    "facts",
+    METADATA,
+    Column("number", _Counted, primary_key=True, autoincrement=True),
+    Column("delivery", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+    Column("job_id", BigInteger, nullable=False),
+    Column("installation_id", BigInteger, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("run_id", BigInteger, nullable=False),
+    Column("run_attempt", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("runner_id", BigInteger),
+    Column("runner_name", Text),
+    Column("conclusion", Text),
+    Column("is_in_row", Boolean, nullable=False, default=False),
+    Index("uq_facts_delivery", "delivery", unique=True),
+    Index("ix_facts_job_id", "job_id", "number"),
+    Index("ix_facts_unseen", "job_id", sqlite_where=text("NOT is_in_row"), postgresql_where=text("NOT is_in_row")),
+    sqlite_autoincrement=True,
+)
+
+reports: Final = Table(
+    "reports",
+    METADATA,
+    Column("host_id", Text, primary_key=True),
+    Column("runner_id", Text, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("monitor", Text, nullable=False),
+    Column("guest", Text, nullable=False),
+    Column("exit_code", Integer),
+)
+
+tokens: Final = Table(
+    "tokens",
+    METADATA,
+    Column("sha256", Text, primary_key=True),
+    Column("host_id", Text, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Column("burned_at", Moment),
+    Column("burned_by", Text),
+)
+
+events: Final = Table(
+    "events",
+    METADATA,
+    Column("number", _Counted, primary_key=True, autoincrement=True),
+    Column("happening", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("job_id", BigInteger),
+    Column("runner_id", Text),
+    Column("host_id", Text),
+    Column("migration_id", Text),
+    Column("detail", Json, nullable=False),
+    sqlite_autoincrement=True,
+)
