@@ -1,0 +1,3 @@
+from guest_agent.service import main
+
+main()
