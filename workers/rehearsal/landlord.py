@@ -1,0 +1,227 @@
+"""Who owns the market's machines: one thread that makes them, gives notice, and ends them.
+
+    PENDING ──▶ RUNNING ──▶ TERMINATED ──▶ (forgotten)
+       └───────────────────────▲     by the deadline of a notice, or because the renter asked
+
+Requests only write wishes down and return; the owner carries them out one after the other. A machine is a network
+namespace with its metadata service and its daemon. Its end is the namespace's: every process inside is killed until
+none is left, whatever it was doing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from workers.domain.errors import NoCapacity, SpotError
+from workers.domain.names import HostId
+from workers.ports import Instance, InstanceState
+from workers.rehearsal import places as at
+from workers.rehearsal.commands import run
+from workers.rehearsal.imds import ADDRESS as METADATA
+from workers.rehearsal.imds import write_state
+from workers.rehearsal.places import Places, host_address
+from workers.rehearsal.processes import Processes, Program
+from workers.rehearsal.remains import Journal, remove_namespace
+from workers.rehearsal.topology import Plug, Topology
+
+# A cloud's answer to "is it gone?" stays available long enough for a renter that looks every few seconds.
+REMEMBERED_S: Final = 600.0
+INSTANCE_ACTION: Final = "latest/meta-data/spot/instance-action"
+REBALANCE: Final = "latest/meta-data/events/recommendations/rebalance"
+
+
+@dataclass(frozen=True)
+class Estate:
+    """What the landlord builds on: `daemon` is the host's program, `environment` what it is told beside its home."""
+
+    places: Places
+    daemon: tuple[str, ...]
+    metadata: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    launch_s: float = 1.0
+    """How long a machine takes before it is there at all."""
+
+
+@dataclass
+class Rented:
+    """One instance; every field belongs to the owner's lock."""
+
+    host_id: HostId
+    number: int
+    user_data: Mapping[str, str]
+    state: InstanceState = InstanceState.PENDING
+    due_at: float = 0.0
+    """When it is to be made, while PENDING."""
+    ends_at: float | None = None
+    forgotten_at: float | None = None
+    bodies: dict[str, str] = field(default_factory=dict)
+    processes: Processes | None = None
+
+    @property
+    def view(self) -> Instance:
+        return Instance(id=f"i-{self.number:08x}", host_id=self.host_id, state=self.state)
+
+
+class Landlord:
+    """The market's machines. `own` runs in the thread that lives longest; everything else may come from any thread."""
+
+    def __init__(self, estate: Estate) -> None:
+        self.estate = estate
+        self.journal = Journal(estate.places.journal)
+        self.topology = Topology(estate.places, self.journal)
+        self._changed = threading.Condition()
+        self._rented: dict[HostId, Rented] = {}
+        self._numbers = iter(range(at.LAST_HOST - at.FIRST_HOST + 1))
+        self._closing = False
+
+    # ------------------------------------------------------------ what a renter may ask
+
+    def launch(self, host_id: HostId, user_data: Mapping[str, str]) -> Instance:
+        """Order a machine; the same host gets the same one. Raises `NoCapacity` when every address was given out."""
+        with self._changed:
+            if host_id not in self._rented:
+                number = next(self._numbers, None)
+                if number is None:
+                    raise NoCapacity("every address of the rehearsal's underlay has been given out")
+                due_at = time.monotonic() + self.estate.launch_s
+                self._rented[host_id] = Rented(host_id, number, user_data, due_at=due_at)
+                self._changed.notify_all()
+            return self._rented[host_id].view
+
+    def instance(self, host_id: HostId) -> Instance | None:
+        with self._changed:
+            rented = self._rented.get(host_id)
+            return None if rented is None else rented.view
+
+    def instances(self) -> tuple[Instance, ...]:
+        """Return all that are not terminated."""
+        with self._changed:
+            return tuple(one.view for one in self._rented.values() if one.state is not InstanceState.TERMINATED)
+
+    def end(self, host_id: HostId, after_s: float = 0.0, *, with_notice: bool = False) -> bool:
+        """End a machine after so many seconds, or sooner if that was said already; False if there is none."""
+        with self._changed:
+            rented = self._rented.get(host_id)
+            if rented is None:
+                return False
+            ends_at = time.monotonic() + after_s
+            rented.ends_at = ends_at if rented.ends_at is None else min(rented.ends_at, ends_at)
+            if with_notice:
+                self._tell(rented, INSTANCE_ACTION, {"action": "terminate", "time": _in(after_s)})
+            self._changed.notify_all()
+            return True
+
+    def rebalance(self, host_id: HostId) -> bool:
+        """Say that a machine is at an elevated risk of being taken back; False if there is none."""
+        with self._changed:
+            rented = self._rented.get(host_id)
+            if rented is not None:
+                self._tell(rented, REBALANCE, {"noticeTime": _in(0)})
+            return rented is not None
+
+    def close(self) -> None:
+        """End every machine and let `own` return."""
+        with self._changed:
+            self._closing = True
+            for rented in self._rented.values():
+                rented.ends_at = 0.0
+            self._changed.notify_all()
+
+    # ------------------------------------------------------------ the owner
+
+    def own(self) -> None:
+        """Carry out what falls due until `close`; children die with the thread that started them, so this is theirs."""
+        while (rented := self._next_due()) is not None:
+            if rented.ends_at is not None and rented.ends_at <= time.monotonic():
+                self._demolish(rented)
+            else:
+                self._make(rented)
+
+    def _next_due(self) -> Rented | None:
+        with self._changed:
+            while True:
+                moments = {moment: one for one in self._rented.values() for moment in _moments(one)}
+                first = min(moments, default=None)
+                now = time.monotonic()
+                if first is not None and first <= now:
+                    return moments[first]
+                if self._closing and first is None:
+                    return None
+                self._changed.wait(None if first is None else first - now)
+                self._forget()
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        gone = [key for key, one in self._rented.items() if one.forgotten_at is not None and one.forgotten_at <= now]
+        for key in gone:
+            del self._rented[key]
+
+    def _make(self, rented: Rented) -> None:
+        try:
+            self._start(rented)
+        except SpotError as error:
+            print(f"{rented.host_id} could not be made: {error}", flush=True)  # noqa: T201 the market's log
+            self._demolish(rented)
+            return
+        with self._changed:
+            rented.state = InstanceState.RUNNING
+
+    def _start(self, rented: Rented) -> None:
+        name, address = self.topology.add_namespace(rented.host_id), host_address(rented.number)
+        self.topology.wire(rented.host_id, Plug("eth0", at.UNDERLAY, address), port=f"host{rented.number}")
+        run("ip", "-n", name, "address", "add", f"{METADATA}/32", "dev", "lo")
+        home = self._home(rented)
+        home.mkdir(parents=True)
+        with self._changed:
+            rented.bodies |= {
+                "latest/meta-data/instance-id": rented.view.id,
+                "latest/meta-data/local-ipv4": address,
+                "latest/user-data": json.dumps(dict(rented.user_data)),
+            }
+            write_state(home / "metadata.json", rented.bodies)
+        rented.processes = Processes(self.estate.places.logs, self.journal)
+        metadata = (*self.estate.metadata, "--file", str(home / "metadata.json"))
+        rented.processes.start(Program(f"{rented.host_id}.metadata", metadata, name))
+        environment = {**self.estate.environment, "SPOT_RUNNER_HOST_HOME": str(home / "home")}
+        rented.processes.start(Program(rented.host_id, self.estate.daemon, name, environment))
+
+    def _demolish(self, rented: Rented) -> None:
+        remove_namespace(self.estate.places.namespace(rented.host_id))
+        if rented.processes is not None:
+            rented.processes.stop()
+        shutil.rmtree(self._home(rented), ignore_errors=True)
+        with self._changed:
+            rented.state = InstanceState.TERMINATED
+            rented.forgotten_at = time.monotonic() + REMEMBERED_S
+
+    def _home(self, rented: Rented) -> Path:
+        return self.estate.places.state / "hosts" / rented.host_id
+
+    def _tell(self, rented: Rented, path: str, body: Mapping[str, str]) -> None:
+        rented.bodies[path] = json.dumps(body)
+        if rented.state is InstanceState.RUNNING:
+            with contextlib.suppress(FileNotFoundError):  # it is being taken down just now
+                write_state(self._home(rented) / "metadata.json", rented.bodies)
+
+
+def _moments(rented: Rented) -> Iterator[float]:
+    if rented.state is InstanceState.TERMINATED:
+        return
+    if rented.state is InstanceState.PENDING:
+        yield rented.due_at
+    if rented.ends_at is not None:
+        yield rented.ends_at
+
+
+def _in(seconds: float) -> str:
+    """Write a moment the way EC2 does: UTC, whole seconds, rounded down."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
