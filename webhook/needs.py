@@ -1,0 +1,89 @@
+"""What the receiver needs of the world; it is handed all of it and knows no implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from workers.domain.events import Delivery, Event
+from workers.domain.host import Host
+from workers.domain.host_class import HostClass
+from workers.domain.messages import RunnerReport
+from workers.domain.migration import Migration
+from workers.domain.names import HostId, MigrationId
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Return the present moment, aware and in UTC."""
+
+
+class Hints(Protocol):
+    def look_at(self, kind: str, *ids: str, urgent: bool = False) -> None:
+        """Ask a worker to look at these rows soon; returns at once, may be lost, never raises.
+
+        An urgent hint goes to the queue that waits for no cloud.
+        """
+
+
+class DeliveryStore(Protocol):
+    """Raises `TryLater` when it cannot be reached, and then nothing was written."""
+
+    def write_deliveries(self, rows: Sequence[Delivery]) -> None:
+        """Write these down, all or none, durably; a GUID that is known already changes nothing."""
+
+
+class HostLease(Protocol):
+    @property
+    def row(self) -> Host: ...
+
+    def write(self, row: Host, *also: Event) -> None:
+        """Write the row and timeline entries together. Raises `LeaseLost`, and then nothing was written."""
+
+
+class HostShelf(Protocol):
+    def get(self, key: HostId) -> Host | None: ...
+
+    def lease(self, key: HostId) -> AbstractContextManager[HostLease]:
+        """Lease the row; raises `LeaseLost` if somebody else has it."""
+
+
+class MigrationShelf(Protocol):
+    def get(self, key: MigrationId) -> Migration | None: ...
+
+
+class HostStore(Protocol):
+    """Raises `TryLater` when it cannot be reached."""
+
+    @property
+    def hosts(self) -> HostShelf: ...
+    @property
+    def migrations(self) -> MigrationShelf: ...
+
+    def decide(self, before: Migration, after: Migration, *events: Event) -> Migration:
+        """Compare-and-set on `before.phase`; return the row as it then stands, whoever won."""
+
+    def note_heartbeat(
+        self, host_id: HostId, at: datetime, host_class: HostClass, reports: Sequence[RunnerReport]
+    ) -> Host | None:
+        """Note that a host was heard; return its row, None if it is not known."""
+
+    def burn_token(self, token: str, address: str) -> HostId | None:
+        """Use up a one-time token; return the host that it was made for, None if it is unknown, used or too old."""
+
+    def record(self, *events: Event) -> None:
+        """Append to the timeline."""
+
+
+class Authority(Protocol):
+    """The deployment's certificate authority."""
+
+    @property
+    def control_ca(self) -> str: ...
+    @property
+    def hosts_ca(self) -> str: ...
+
+    def host_certificate(self, csr_pem: str, host_id: HostId, address: str) -> str:
+        """Sign a host's key for exactly this name and address. Raises `BadInput`."""

@@ -1,0 +1,259 @@
+"""What a host's words do to the store.
+
+    register   LAUNCHING -> PREPARING     one-time token, certificate
+    heartbeat  PREPARING -> READY         once the host has proved itself; beside that no lease and no state
+    notice     anything alive -> DRAINING the deadline only ever comes nearer
+    migration  the row decides            words are facts about the host itself, judged by `domain.migration.decide`
+
+The way of PAUSED and COMMITTED is kept short, because the guest stands still meanwhile: one read, one transaction.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from webhook.needs import Authority, Clock, Hints, HostLease, HostStore
+from workers.domain.errors import BadInput, LeaseLost, Refused
+from workers.domain.events import Event, Happening
+from workers.domain.host import HOST, Host, HostState
+from workers.domain.messages import (
+    GuestRunnerState,
+    Heartbeat,
+    HeartbeatAnswer,
+    Notice,
+    NoticeKind,
+    RegistrationAnswer,
+    RegistrationRequest,
+    RowView,
+    Word,
+)
+from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide, may_pause, seen
+from workers.domain.names import HostId, MigrationId, PackageDigest
+
+log: Final = structlog.get_logger(__name__)
+
+# A lease is held for milliseconds, or for up to ten seconds while a cloud is asked; the host says it again anyway.
+LEASE_WAIT_LIMIT: Final = timedelta(seconds=2)
+_LEASE_RETRY_S: Final = 0.02
+# So a terminated host is refused a second late at most, and the commit's way needs no look at the host's row.
+ADMITTED_LIMIT: Final = timedelta(seconds=1)
+# A notice is said again every second; what only the network's delay has moved is no news.
+DEADLINE_NEWS: Final = timedelta(milliseconds=200)
+DEADLINE_MAX_S: Final = 86400.0
+FIGURES_MAX: Final = 64
+_P = MigrationPhase
+_OPEN_TO_PAUSE: Final = frozenset({_P.PLANNED, _P.RECEIVING, _P.COPYING})
+
+
+@dataclass(frozen=True)
+class Words:
+    """Everything that a host may say, with its identity already proved by its certificate."""
+
+    store: HostStore
+    authority: Authority
+    hints: Hints
+    clock: Clock
+    packages: tuple[PackageDigest, ...]
+    _admitted: dict[HostId, datetime] = field(default_factory=dict)
+
+    def admit(self, host_id: HostId) -> None:
+        """Raise `Refused` for a host that is not known or that is terminated."""
+        now = self.clock.now()
+        at = self._admitted.get(host_id)
+        if at is None or not timedelta() <= now - at <= ADMITTED_LIMIT:
+            self._remember(host_id, self.store.hosts.get(host_id), now)
+
+    def register(self, request: RegistrationRequest) -> RegistrationAnswer:
+        """Turn a one-time token into a host's identity; only the host that the token was made for gets it."""
+        address = _address(request.address)
+        refusal = Refused(f"{request.host_id} cannot register: the token is unknown, used, too old or another host's")
+        host = self.store.hosts.get(request.host_id)
+        if host is None or not _awaits_registration(host):
+            raise refusal
+        with self._leased(host.id) as lease:
+            # Signed first, so that a request that cannot be signed burns no token.
+            certificate = self.authority.host_certificate(request.csr, host.id, address)
+            if not _awaits_registration(lease.row) or self.store.burn_token(request.token, address) != host.id:
+                raise refusal
+            now = self.clock.now()
+            state = HOST.heard(lease.row.state, HostState.PREPARING)
+            event = Event(Happening.HOST_REGISTERED, now, host_id=host.id, detail={"address": address})
+            lease.write(replace(lease.row, state=state, address=address, heartbeat_at=now), event)
+        self.hints.look_at("host", host.id)
+        return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
+
+    def heartbeat(self, host_id: HostId, heartbeat: Heartbeat) -> HeartbeatAnswer:
+        """Note that the host lives, and call it ready when it says so for the first time."""
+        now = self.clock.now()
+        host = self.store.note_heartbeat(host_id, now, heartbeat.host_class, heartbeat.runners)
+        host = self._remember(host_id, host, now)
+        if heartbeat.ready and _may_become_ready(host):
+            self._ready(host_id, heartbeat)
+        for report in heartbeat.runners:
+            if report.guest is GuestRunnerState.ENDED:
+                self.hints.look_at("runner", report.runner_id)
+        return HeartbeatAnswer(packages=self.packages)
+
+    def notice(self, host_id: HostId, notice: Notice) -> None:
+        """Write down that the cloud takes the machine back."""
+        now = self.clock.now()
+        if not 0 <= notice.seconds_left <= DEADLINE_MAX_S:
+            raise BadInput(f"seconds_left: {notice.seconds_left} is not between 0 and {DEADLINE_MAX_S:.0f}")
+        if notice.kind is NoticeKind.REBALANCE:
+            self.store.record(_noticed(host_id, notice, now))
+            return
+        deadline_at = now + timedelta(seconds=notice.seconds_left)
+        host = self.store.hosts.get(host_id)
+        if host is not None and _noticed_host(host, deadline_at) != host:
+            with self._leased(host_id) as lease:
+                after = _noticed_host(lease.row, deadline_at)
+                if after != lease.row:
+                    lease.write(after, _noticed(host_id, notice, now))
+        self.hints.look_at("host", host_id, urgent=True)
+
+    def look(self, host_id: HostId, migration_id: MigrationId) -> RowView | None:
+        """Show a row to one of its two hosts and note that it was reached; None if it is not this host's."""
+        row, role = self._mine(host_id, migration_id)
+        if row is None or role is None:
+            return None
+        now = self.clock.now()
+        if row.phase in _OPEN_TO_PAUSE:
+            row = self.store.decide(row, seen(row, role, now))
+        return _view(row, now)
+
+    def say(self, host_id: HostId, migration_id: MigrationId, said: Said, word: Word) -> RowView | None:
+        """Let the row judge a host's word; whoever lost hears the decision. None if it is not this host's row."""
+        row, role = self._mine(host_id, migration_id)
+        if row is None or role is None:
+            return None
+        if len(word.figures) > FIGURES_MAX:
+            raise BadInput(f"figures: {len(word.figures)} are more than {FIGURES_MAX}")
+        now = self.clock.now()
+        phase = row.phase
+        if word.epoch == row.epoch:
+            row = self._settle(row, role, said, word, now)
+        if row.phase is not phase or said is Said.RUNNING:
+            self.hints.look_at("migration", migration_id)
+        return _view(row, now)
+
+    def _mine(self, host_id: HostId, migration_id: MigrationId) -> tuple[Migration | None, Role | None]:
+        row = self.store.migrations.get(migration_id)
+        return row, row.role_of(host_id) if row else None
+
+    def _settle(self, row: Migration, role: Role, said: Said, word: Word, now: datetime) -> Migration:
+        """Compare and set until the word has nothing more to say to the row: once, unless somebody competes."""
+        for _ in MigrationPhase:
+            after = _judged(row, role, said, word, now)
+            if after == row:
+                break
+            row = self.store.decide(row, after, *_events(row, after, role, word, now))
+        return row
+
+    def _ready(self, host_id: HostId, heartbeat: Heartbeat) -> None:
+        with self._leased(host_id) as lease:
+            if not _may_become_ready(lease.row):
+                return
+            event = Event(Happening.HOST_READY, self.clock.now(), host_id=host_id)
+            ready = replace(lease.row, state=HOST.move(lease.row.state, HostState.READY))
+            lease.write(replace(ready, host_class=heartbeat.host_class), event)
+        log.info("host_ready", host=host_id, accel=str(heartbeat.host_class.acceleration))
+        self.hints.look_at("host", host_id)
+
+    def _remember(self, host_id: HostId, host: Host | None, now: datetime) -> Host:
+        if host is None or host.state is HostState.TERMINATED:
+            self._admitted.pop(host_id, None)
+            raise Refused(f"{host_id} is {'terminated' if host else 'not known here'}; its certificate is refused")
+        self._admitted[host_id] = now
+        return host
+
+    @contextmanager
+    def _leased(self, host_id: HostId) -> Iterator[HostLease]:
+        with ExitStack() as stack:
+            yield self._lease(host_id, stack)
+
+    def _lease(self, host_id: HostId, stack: ExitStack) -> HostLease:
+        end = time.monotonic() + LEASE_WAIT_LIMIT.total_seconds()
+        while True:
+            try:
+                return stack.enter_context(self.store.hosts.lease(host_id))
+            except LeaseLost:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(_LEASE_RETRY_S)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise BadInput(f"address: {text!r} is not an IP address") from error
+
+
+def _awaits_registration(host: Host) -> bool:
+    return host.state in {HostState.REQUESTED, HostState.LAUNCHING}
+
+
+def _may_become_ready(host: Host) -> bool:
+    return host.state is HostState.PREPARING and host.deadline_at is None
+
+
+def _noticed_host(host: Host, deadline_at: datetime) -> Host:
+    state = HOST.heard(host.state, HostState.DRAINING)
+    if host.deadline_at is not None and deadline_at > host.deadline_at - DEADLINE_NEWS:
+        return replace(host, state=state)
+    return replace(host, state=state, deadline_at=deadline_at)
+
+
+def _noticed(host_id: HostId, notice: Notice, now: datetime) -> Event:
+    detail: dict[str, str | float] = {"kind": str(notice.kind), "seconds_left": notice.seconds_left}
+    return Event(Happening.HOST_NOTICE, now, host_id=host_id, detail=detail)
+
+
+def _judged(row: Migration, role: Role, said: Said, word: Word, now: datetime) -> Migration:
+    after = decide(row, role, said, now)
+    if after == row:
+        return row
+    reason = word.reason if after.phase is _P.ABORTED else row.reason
+    return replace(after, reason=reason, figures={**row.figures, **word.figures})
+
+
+def _events(row: Migration, after: Migration, role: Role, word: Word, now: datetime) -> Sequence[Event]:
+    host_id = row.source_id if role is Role.SOURCE else row.target_id
+    detail: dict[str, str | float] = {**word.figures}
+    if word.reason:
+        detail["reason"] = word.reason
+    return [
+        Event(happening, now, runner_id=row.runner_id, host_id=host_id, migration_id=row.id, detail=detail)
+        for happening in _happenings(row, after)
+    ]
+
+
+def _happenings(row: Migration, after: Migration) -> Iterable[Happening]:
+    if after.running_at != row.running_at:
+        yield Happening.MIGRATION_RUNNING
+    match after.phase:
+        case row.phase:
+            pass
+        case _P.PAUSED:
+            yield Happening.MIGRATION_PAUSED
+        case _P.COMMITTED:
+            yield Happening.MIGRATION_COMMITTED
+        case _P.FINISHED:
+            yield Happening.MIGRATION_FINISHED
+        case _P.ABORTED:
+            yield Happening.MIGRATION_ABORTED
+        case _:
+            pass
+
+
+def _view(row: Migration, now: datetime) -> RowView:
+    left = (row.deadline_at - now).total_seconds()
+    return RowView(phase=row.phase, epoch=row.epoch, may_pause=may_pause(row, now), seconds_left=max(0.0, left))
