@@ -11,7 +11,7 @@ from workers.domain.events import Delivery, Event
 from workers.domain.host import Host
 from workers.domain.host_class import HostClass
 from workers.domain.messages import RunnerReport
-from workers.domain.migration import Migration
+from workers.domain.migration import Migration, Role
 from workers.domain.names import HostId, MigrationId
 
 
@@ -64,6 +64,9 @@ class HostStore(Protocol):
 
     def decide(self, before: Migration, after: Migration, *events: Event) -> Migration:
         """Compare-and-set on `before.phase`; return the row as it then stands, whoever won."""
+
+    def note_seen(self, migration_id: MigrationId, role: Role, now: datetime) -> Migration | None:
+        """Note that this side has reached the row, and return it."""
 
     def note_heartbeat(
         self, host_id: HostId, at: datetime, host_class: HostClass, reports: Sequence[RunnerReport]

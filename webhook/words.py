@@ -35,7 +35,7 @@ from workers.domain.messages import (
     RowView,
     Word,
 )
-from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide, may_pause, seen
+from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide, may_pause
 from workers.domain.names import HostId, MigrationId, PackageDigest
 
 log: Final = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ class Words:
             now = self.clock.now()
             state = HOST.heard(lease.row.state, HostState.PREPARING)
             event = Event(Happening.HOST_REGISTERED, now, host_id=host.id, detail={"address": address})
-            lease.write(replace(lease.row, state=state, address=address, heartbeat_at=now), event)
+            lease.write(replace(lease.row, state=state, address=address), event)
         self.hints.look_at("host", host.id)
         return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
 
@@ -126,7 +126,7 @@ class Words:
             return None
         now = self.clock.now()
         if row.phase in _OPEN_TO_PAUSE:
-            row = self.store.decide(row, seen(row, role, now))
+            row = self.store.note_seen(migration_id, role, now) or row
         return _view(row, now)
 
     def say(self, host_id: HostId, migration_id: MigrationId, said: Said, word: Word) -> RowView | None:
