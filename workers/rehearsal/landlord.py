@@ -27,14 +27,17 @@ from workers.ports import Instance, InstanceState
 from workers.rehearsal import places as at
 from workers.rehearsal.commands import run
 from workers.rehearsal.imds import ADDRESS as METADATA
+from workers.rehearsal.imds import PORT as METADATA_PORT
 from workers.rehearsal.imds import write_state
 from workers.rehearsal.places import Places, host_address
 from workers.rehearsal.processes import Processes, Program
 from workers.rehearsal.remains import Journal, remove_namespace
-from workers.rehearsal.topology import Plug, Topology
+from workers.rehearsal.topology import Plug, Topology, accepts
 
 # A cloud's answer to "is it gone?" stays available long enough for a renter that looks every few seconds.
 REMEMBERED_S: Final = 600.0
+# A small program's start, on a machine whose processors are all busy.
+METADATA_LIMIT_S: Final = 20.0
 INSTANCE_ACTION: Final = "latest/meta-data/spot/instance-action"
 REBALANCE: Final = "latest/meta-data/events/recommendations/rebalance"
 
@@ -190,7 +193,8 @@ class Landlord:
             write_state(home / "metadata.json", rented.bodies)
         rented.processes = Processes(self.estate.places.logs, self.journal)
         metadata = (*self.estate.metadata, "--file", str(home / "metadata.json"))
-        rented.processes.start(Program(f"{rented.host_id}.metadata", metadata, name))
+        service = rented.processes.start(Program(f"{rented.host_id}.metadata", metadata, name))
+        service.wait_ready(lambda: accepts(name, METADATA, METADATA_PORT), METADATA_LIMIT_S)
         environment = {**self.estate.environment, "SPOT_RUNNER_HOST_HOME": str(home / "home")}
         rented.processes.start(Program(rented.host_id, self.estate.daemon, name, environment))
 

@@ -239,6 +239,13 @@ def alone(places: Places) -> Iterator[None]:
     with places.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Unfit(f"a rehearsal named {places.name!r} is running already: end it, or use --name") from error
-        yield
+            # Whoever held it before may have removed the file between our opening and our locking it.
+            is_current = places.lock.exists() and os.path.samestat(os.fstat(file.fileno()), places.lock.stat())
+        except BlockingIOError:
+            is_current = False
+        if not is_current:
+            raise Unfit(f"a rehearsal named {places.name!r} is running already: end it, or use --name")
+        try:
+            yield
+        finally:
+            places.lock.unlink(missing_ok=True)

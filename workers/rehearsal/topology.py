@@ -8,6 +8,7 @@ root namespace            <p>-switch                          machines
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -20,6 +21,7 @@ from workers.rehearsal.commands import run
 from workers.rehearsal.places import Places
 from workers.rehearsal.remains import NETNS, Journal, Kind
 
+CONNECT_LIMIT_S: Final = 1.0
 BRIDGES: Final = {at.UNDERLAY: "underlay", at.INTERNET: "internet"}
 
 
@@ -99,3 +101,13 @@ def standing_in(namespace: str) -> Iterator[None]:
             yield
         finally:
             netns.popns()
+
+
+def accepts(namespace: str, address: str, port: int) -> bool:
+    """Say whether somebody accepts connections there, seen from inside a namespace."""
+    with standing_in(namespace):
+        try:
+            socket.create_connection((address, port), timeout=CONNECT_LIMIT_S).close()
+        except OSError:
+            return False
+    return True
