@@ -1,10 +1,9 @@
 """The source side of a migration, without any I/O: events in, commands out.
 
-    NEW ─▶ MIRRORING ─▶ COPYING ─▶ SWITCHING ─▶ PAUSED ─▶ WIPING ─▶ GIVEN
-              └────────────┴───────────┴──▶ BACKING_OUT
-                                               │   ▲
-                                               ▼   └─ RECOVERED (the daemon was started again)
-                                  PAUSED ─▶ RESUMING ─▶ KEPT
+    NEW ─▶ MIRRORING ─▶ MIRRORED ─▶ COPYING ─▶ SWITCHING ─▶ PAUSED ─▶ WIPING ─▶ GIVEN
+              └────────────┴───────────┴───────────┤           │
+                                                   ▼           ▼
+                      RECOVERED (restart) ─▶ BACKING_OUT ─▶ RESUMING ─▶ KEPT
 
 Promise: in GIVEN nothing of the guest is left here; in KEPT it runs here and the
 row says ABORTED. A paused source waits for the row: neither a lost connection
@@ -33,6 +32,8 @@ from workers.domain.migration import MigrationPhase
 class SourceState(Enum):
     NEW = auto()
     MIRRORING = auto()
+    MIRRORED = auto()
+    """The memory follows once both sides are seen to reach the row."""
     COPYING = auto()
     SWITCHING = auto()
     PAUSED = auto()
@@ -141,7 +142,7 @@ SourceEvent = (
 _S = SourceState
 _C = SourceCommand
 _P = MigrationPhase
-_BEFORE_THE_PAUSE_IS_SAID: Final = frozenset({_S.MIRRORING, _S.COPYING, _S.SWITCHING})
+_BEFORE_THE_PAUSE_IS_SAID: Final = frozenset({_S.MIRRORING, _S.MIRRORED, _S.COPYING, _S.SWITCHING})
 _DECIDED_FORWARD: Final = frozenset({_P.COMMITTED, _P.FINISHED})
 ENDS: Final = frozenset({_S.KEPT, _S.GIVEN})
 
@@ -154,9 +155,13 @@ class Source:
     reason: str = ""
     """Why it is being aborted, for people."""
     may_pause: bool = field(default=False, init=False)
+    _gave_up: bool = field(default=False, init=False)
     _stream_ended: bool = field(default=False, init=False)
     _may_run: bool = field(default=False, init=False)
     _read_aborted: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._gave_up = self.state is _S.RECOVERED
 
     def receive(self, event: SourceEvent) -> tuple[SourceCommand, ...]:
         """Take one event; return the commands that the driver must carry out, in this order."""
@@ -179,7 +184,8 @@ class Source:
             case _S.NEW, SendOrdered():
                 return self._enter(_S.MIRRORING, _C.WRITE_ROLE, _C.START_MIRROR)
             case _S.MIRRORING, MirrorReady():
-                return self._enter(_S.COPYING, _C.START_MEMORY)
+                self.state = _S.MIRRORED
+                return self._copy_if_safe()
             case _S.COPYING, SwitchoverReached() if self.may_pause:
                 return self._enter(_S.SWITCHING, _C.END_MIRROR)
             case _S.COPYING, SwitchoverReached():
@@ -188,28 +194,25 @@ class Source:
                 return (_C.SWITCH_OVER,)
             case _S.SWITCHING, MemoryCompleted():
                 return self._enter(_S.PAUSED, _C.SAY_PAUSED)
-            case _S.BACKING_OUT, _:
-                return self._went_on_too_far(event)
             case _S.RESUMING, GuestResumed():
                 return self._enter(_S.KEPT)
             case _S.WIPING, GuestWiped():
                 return self._enter(_S.GIVEN, _C.SAY_WIPED)
             case _:
-                raise Bug(f"source of a migration: {event} while {self.state.name}")
+                return self._went_on_too_far(event)
 
     def _went_on_too_far(self, event: SourceEvent) -> tuple[SourceCommand, ...]:
-        match event:
-            case MemoryCompleted():
-                self._stream_ended = True
-                return self._take_back_if_aborted()
-            case MirrorReady() | SwitchoverReached() | MirrorEnded():
-                return ()  # it was on its way when we gave up
-            case _:
-                raise Bug(f"source of a migration: {event} while backing out")
+        """Progress that was on its way when we gave up, or when the daemon ended, says nothing more."""
+        if not isinstance(event, MirrorReady | SwitchoverReached | MirrorEnded | MemoryCompleted) or not self._gave_up:
+            raise Bug(f"source of a migration: {event} while {self.state.name}")
+        if self.state is _S.BACKING_OUT and isinstance(event, MemoryCompleted):
+            self._stream_ended = True
+            return self._take_back_if_aborted()
+        return ()
 
     def _read(self, phase: MigrationPhase) -> tuple[SourceCommand, ...]:
         match self.state:
-            case _S.MIRRORING | _S.COPYING | _S.SWITCHING:
+            case _S.MIRRORING | _S.MIRRORED | _S.COPYING | _S.SWITCHING:
                 return self._read_while_running(phase)
             case _S.PAUSED:
                 return self._read_while_paused(phase)
@@ -222,10 +225,15 @@ class Source:
 
     def _read_while_running(self, phase: MigrationPhase) -> tuple[SourceCommand, ...]:
         if phase is _P.ABORTED:
-            self._read_aborted = True
-            return self._enter(_S.BACKING_OUT, _C.CANCEL)
+            return self._give_up()
         if phase in _DECIDED_FORWARD:
             raise Bug("source of a migration: committed although the guest was never said to be paused")
+        return self._copy_if_safe()
+
+    def _copy_if_safe(self) -> tuple[SourceCommand, ...]:
+        """Start what ends in a pause only while both sides can learn the decision."""
+        if self.state is _S.MIRRORED and self.may_pause:
+            return self._enter(_S.COPYING, _C.START_MEMORY)
         return ()
 
     def _read_while_paused(self, phase: MigrationPhase) -> tuple[SourceCommand, ...]:
@@ -241,8 +249,7 @@ class Source:
         if phase is _P.PAUSED:
             return self._enter(_S.PAUSED)  # we have said so, so the monitor has completed
         if phase is _P.ABORTED:
-            self._read_aborted = True
-            return self._enter(_S.BACKING_OUT, _C.CANCEL)
+            return self._give_up()
         return self._back_out("the source's daemon was started again")
 
     def _read_while_backing_out(self, phase: MigrationPhase) -> tuple[SourceCommand, ...]:
@@ -269,13 +276,17 @@ class Source:
         if self.state is _S.BACKING_OUT:
             self._stream_ended = self._may_run = True
             return self._take_back_if_aborted()
-        if self.state is _S.RECOVERED:
-            return ()  # what the monitor did meanwhile; the row is read first
-        raise Bug(f"source of a migration: the monitor failed ({reason}) while {self.state.name}")
+        if self.state is _S.NEW:
+            raise Bug(f"source of a migration: the monitor failed ({reason}) before anything was asked of it")
+        return ()  # decided, or for the row to decide: the answer to our CANCEL, or a monitor that had sent all
 
     def _back_out(self, reason: str) -> tuple[SourceCommand, ...]:
-        self.reason = self.reason or reason
+        self.reason, self._gave_up = self.reason or reason, True
         return self._enter(_S.BACKING_OUT, _C.CANCEL, _C.SAY_ABORTED)
+
+    def _give_up(self) -> tuple[SourceCommand, ...]:
+        self._read_aborted = self._gave_up = True
+        return self._enter(_S.BACKING_OUT, _C.CANCEL)
 
     def _take_back_if_aborted(self) -> tuple[SourceCommand, ...]:
         if self._read_aborted and self._stream_ended:

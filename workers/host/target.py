@@ -177,9 +177,12 @@ class Target:
         if self.state in {_T.PREPARING, _T.RECEIVING, _T.HOLDING}:
             self.reason = self.reason or reason
             return self._enter(_T.FAILED, _C.SAY_ABORTED)
-        if self.state in {_T.FAILED, _T.WIPING, _T.WIPED}:
-            return ()
-        raise Bug(f"target of a migration: the monitor failed ({reason}) while {self.state.name}")
+        if self.state is _T.STARTING:
+            # Committed, and the only copy is gone: nothing of it may stay, and the heartbeat will not name the runner.
+            return self._enter(_T.WIPING, _C.WIPE)
+        if self.state is _T.NEW:
+            raise Bug(f"target of a migration: the monitor failed ({reason}) before anything was asked of it")
+        return ()
 
     def _too_long(self) -> tuple[TargetCommand, ...]:
         if self.state in {_T.PREPARING, _T.RECEIVING}:
