@@ -107,17 +107,25 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def insert_once(connection: Connection, table: Table, rows: list[dict[str, Any]], key: str) -> int:
-    """Insert the rows whose key is not there yet; return how many were, if there was one row only."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).on_conflict_do_nothing(index_elements=[key])
-    return connection.execute(statement, rows).rowcount
+def insert_once(connection: Connection, table: Table, row: dict[str, Any], key: str) -> bool:
+    """Insert one row; False if its key is there already."""
+    inserting = _insert(connection, table).on_conflict_do_nothing(index_elements=[key]).returning(table.c[key])
+    return connection.execute(inserting, row).first() is not None
+
+
+def insert_missing(connection: Connection, table: Table, rows: list[dict[str, Any]], key: str) -> None:
+    """Insert the rows whose key is not there yet."""
+    connection.execute(_insert(connection, table).on_conflict_do_nothing(index_elements=[key]), rows)
 
 
 def upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """Insert these rows or put them in the place of those with the same primary key."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     keys = [column.name for column in table.primary_key]
-    statement = insert(table)
+    statement = _insert(connection, table)
     replaced = {column.name: column for column in statement.excluded if column.name not in keys}
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=replaced), rows)
+
+
+def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Both know what to do about a conflict, in the same words; the general one does not."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

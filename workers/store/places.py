@@ -65,7 +65,7 @@ def insert_events(connection: Connection, entries: Iterable[Event]) -> None:
 
 
 def _insert(connection: Connection, kind: Kind[Any], row: Job | Runner | Host | Migration) -> bool:
-    return insert_once(connection, kind.table, [kind.columns(row)], "id") == 1
+    return insert_once(connection, kind.table, kind.columns(row), "id")
 
 
 def _place(connection: Connection, kind: Kind[Any], row: Runner | Migration, host_id: HostId) -> bool:

@@ -25,7 +25,7 @@ from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import Runner, RunnerState
 from workers.ports import Clock
 from workers.store import decisions, schema
-from workers.store.connection import Database, insert_once, upsert
+from workers.store.connection import Database, insert_missing, upsert
 from workers.store.places import insert_events
 from workers.store.rows import EVENTS, FACTS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS
 from workers.store.schema import deliveries, events, facts, hosts, reports, runners, tokens
@@ -71,7 +71,7 @@ class SqlStore:
         with self._database.writing() as connection:
             for table, columns, key in ((deliveries, kept, "guid"), (facts, said, "delivery")):
                 if columns:
-                    insert_once(connection, table, columns, key)
+                    insert_missing(connection, table, columns, key)
 
     def facts_of(self, job_id: JobId) -> Sequence[JobFact]:
         """Return every fact about one job, in the order in which they came."""
