@@ -106,7 +106,7 @@ class HostClient:
             return self._pools[host_id]
 
     def _fresh_context(self) -> ssl.SSLContext:
-        stamp = (self._directory / "certificate.pem").stat().st_mtime_ns
+        stamp = _stamp(self._directory)
         if self._context is None or stamp != self._stamp:
             for pool in self._former:
                 pool.close()  # idle since the renewal before this one, hours ago
@@ -115,9 +115,19 @@ class HostClient:
         return self._context
 
 
+def _stamp(directory: Path) -> int:
+    try:
+        return (directory / "certificate.pem").stat().st_mtime_ns
+    except OSError as error:
+        raise Unreachable(f"there is no certificate in {directory} yet: {error}") from error
+
+
 def _context(directory: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=directory / "hosts-ca.pem")
-    context.load_cert_chain(directory / "certificate.pem", directory / "key.pem")
+    try:
+        context = ssl.create_default_context(cafile=directory / "hosts-ca.pem")
+        context.load_cert_chain(directory / "certificate.pem", directory / "key.pem")
+    except OSError as error:  # ssl.SSLError is one, too
+        raise Unreachable(f"our own certificate in {directory} cannot be used now: {error}") from error
     return context
 
 

@@ -70,7 +70,7 @@ class RelayClient:
         raise Unreachable(sentence) if answer.is_server_error else Refused(sentence)
 
     def _fresh_client(self) -> httpx.Client:
-        stamp = (self._directory / "certificate.pem").stat().st_mtime_ns
+        stamp = _stamp(self._directory)
         with self._lock:
             if self._client is None or stamp != self._stamp:
                 if self._former is not None:
@@ -81,7 +81,17 @@ class RelayClient:
             return self._client
 
 
+def _stamp(directory: Path) -> int:
+    try:
+        return (directory / "certificate.pem").stat().st_mtime_ns
+    except OSError as error:
+        raise Unreachable(f"there is no certificate in {directory} yet: {error}") from error
+
+
 def _context(directory: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=directory / "control-ca.pem")
-    context.load_cert_chain(directory / "certificate.pem", directory / "key.pem")
+    try:
+        context = ssl.create_default_context(cafile=directory / "control-ca.pem")
+        context.load_cert_chain(directory / "certificate.pem", directory / "key.pem")
+    except OSError as error:  # ssl.SSLError is one, too
+        raise Unreachable(f"our own certificate in {directory} cannot be used now: {error}") from error
     return context
