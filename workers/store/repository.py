@@ -30,6 +30,7 @@ from workers.store.places import insert_events
 from workers.store.rows import EVENTS, FACTS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS
 from workers.store.schema import deliveries, events, facts, hosts, reports, runners, tokens
 from workers.store.shelves import SqlShelf
+from workers.store.upgrade import upgrade
 
 _IS_HERE = runners.c.state != RunnerState.GONE.value
 
@@ -169,9 +170,7 @@ class SqlStore:
 
 def open_store(url: str, clock: Clock) -> SqlStore:
     """Open the store at this URL and make its tables if they are not there yet; any number of processes may at once."""
-    database = Database(url, pooled=False)
-    with database.writing() as connection:
-        schema.METADATA.create_all(connection)
+    upgrade(Database(url, pooled=False))
     return SqlStore(Database(url), clock)
 
 
