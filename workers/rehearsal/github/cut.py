@@ -73,9 +73,21 @@ def slim(part: Json, *, names: bool = False) -> Json:
     if not isinstance(part, dict):
         return part
     dropped = frozenset() if names else PROSE | (SAMPLE - required_prose(part))
+    part = part if names else with_null(part)
     return {
         key: slim(value, names=key == "properties" and not names) for key, value in part.items() if key not in dropped
     }
+
+
+def with_null(part: dict[str, Json]) -> dict[str, Json]:
+    """Let a nullable enumeration be null.
+
+    OpenAPI 3.0.3 says that null must then be listed too. GitHub's description does not list it, and GitHub answers it:
+    a queued job's `conclusion` is null.
+    """
+    if part.get("nullable") is True and None not in part.get("enum", [None]):
+        return part | {"enum": [*part["enum"], None]}
+    return part
 
 
 def required_prose(part: Mapping[str, Json]) -> frozenset[str]:

@@ -1,0 +1,102 @@
+"""Faults that a rehearsal may plant in the public API: GitHub's bad days, and one thing it never does."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from http import HTTPStatus
+
+from flask import Request, Response, jsonify
+
+from workers.rehearsal.github.records import Json
+
+
+class FaultKind(StrEnum):
+    UNAVAILABLE = auto()
+    """503, and nothing was done."""
+    LOST = auto()
+    """It was done, but the answer is a gateway's 502."""
+    THROTTLED = auto()
+    """429."""
+    RATE_LIMITED = auto()
+    """403 with the headers of the primary limit."""
+    SECONDARY = auto()
+    """403 with the words of the secondary limit."""
+    FORBIDDEN = auto()
+    """403: a permission is missing."""
+    WRONG = auto()
+    """The answer lacks one of its fields; the check against the contract must catch it."""
+
+
+@dataclass
+class Fault:
+    """One planted fault."""
+
+    kind: FaultKind
+    verb: str
+    path: str
+    """Part of the path of the requests that it strikes."""
+    times: int = 1
+
+
+class Faults:
+    """The planted faults that have not struck yet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._planted: list[Fault] = []
+
+    def plant(self, fault: Fault) -> None:
+        """Let the next matching requests meet this fault."""
+        with self._lock:
+            self._planted.append(fault)
+
+    def strike(self, request: Request) -> FaultKind | None:
+        """Return the fault that this request meets."""
+        with self._lock:
+            for fault in self._planted:
+                if fault.verb == request.method and fault.path in request.path:
+                    fault.times -= 1
+                    if fault.times == 0:
+                        self._planted.remove(fault)
+                    return fault.kind
+        return None
+
+
+def answer_before(kind: FaultKind) -> Response | None:
+    """Return the answer that comes instead of the call, if the fault is of that sort."""
+    match kind:
+        case FaultKind.UNAVAILABLE:
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable")
+        case FaultKind.THROTTLED:
+            return refusal(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", {"Retry-After": "60"})
+        case FaultKind.RATE_LIMITED:
+            text = "API rate limit exceeded for installation ID 1."
+            return refusal(HTTPStatus.FORBIDDEN, text, {"X-RateLimit-Remaining": "0", "X-RateLimit-Limit": "5000"})
+        case FaultKind.SECONDARY:
+            return refusal(HTTPStatus.FORBIDDEN, "You have exceeded a secondary rate limit.", {"Retry-After": "60"})
+        case FaultKind.FORBIDDEN:
+            return refusal(HTTPStatus.FORBIDDEN, "Resource not accessible by integration")
+        case FaultKind.LOST | FaultKind.WRONG:
+            return None
+
+
+def answer_after(kind: FaultKind, response: Response) -> Response:
+    """Spoil the answer to a call that was carried out."""
+    if kind is FaultKind.LOST:
+        return refusal(HTTPStatus.BAD_GATEWAY, "Server Error")
+    body = response.get_json()
+    if kind is FaultKind.WRONG and isinstance(body, dict) and body:
+        del body[next(iter(body))]
+        response.set_data(jsonify(body).get_data())
+    return response
+
+
+def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """Answer with an error in GitHub's shape."""
+    body: Json = {"message": message, "documentation_url": "https://docs.github.com/rest", "status": str(int(status))}
+    response = jsonify(body)
+    response.status_code = int(status)
+    response.headers.update(headers or {})
+    return response

@@ -1,0 +1,153 @@
+"""What the rehearsal itself asks of the simulated GitHub, under `/_simulator`; GitHub has nothing like it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from http import HTTPStatus
+
+from flask import Blueprint, Response, jsonify, request
+
+from workers.rehearsal.github.deliveries import Sender, summary_of
+from workers.rehearsal.github.faults import Fault, FaultKind, Faults
+from workers.rehearsal.github.records import ApiError, Job, Json, Runner, Step
+from workers.rehearsal.github.world import StepOrder, World, is_busy
+
+Answer = Response | tuple[Response, int]
+
+
+class Rehearsing:
+    """Starts jobs, tells everything about them, plants faults."""
+
+    def __init__(self, world: World, sender: Sender, faults: Faults) -> None:
+        self._world = world
+        self._sender = sender
+        self._faults = faults
+
+    def blueprint(self) -> Blueprint:
+        """Return the routes."""
+        routes = Blueprint("rehearsing", __name__, url_prefix="/_simulator")
+        routes.post("/installations")(self.install)
+        routes.post("/jobs")(self.start)
+        routes.get("/jobs")(self.jobs)
+        routes.get("/jobs/<int:job_id>")(self.job)
+        routes.post("/jobs/<int:job_id>/cancel")(self.cancel)
+        routes.get("/runners")(self.runners)
+        routes.get("/deliveries")(self.deliveries)
+        routes.get("/violations")(self.violations)
+        routes.post("/faults")(self.plant)
+        return routes
+
+    def install(self) -> Answer:
+        """`{"account": "octo-org"}` installs the App there; once."""
+        installation = self._world.install(str(wish()["account"]))
+        return jsonify({"id": installation.id, "account": installation.account}), HTTPStatus.CREATED
+
+    def start(self) -> Answer:
+        """`{"repository", "labels", "steps": [{"name", "run"}], "count", "together"}` starts jobs.
+
+        Each is a run of its own unless `together`, which makes them the jobs of one run.
+        """
+        asked = wish()
+        steps = [StepOrder(str(step["name"]), str(step["run"])) for step in asked["steps"]]
+        names = [f"{asked.get('name', 'rehearsal')} {number}" for number in range(1, int(asked.get("count", 1)) + 1)]
+        groups = [names] if asked.get("together") else [[name] for name in names]
+        runs = [self._world.start_run(str(asked["repository"]), group, asked["labels"], steps) for group in groups]
+        ids = [job.id for run in runs for job in run.jobs]
+        return jsonify({"ids": ids, "run_ids": [run.id for run in runs]}), HTTPStatus.CREATED
+
+    def jobs(self) -> Answer:
+        with self._world.changed:
+            return jsonify([summary(job) for job in self._world.jobs.values()])
+
+    def job(self, job_id: int) -> Answer:
+        """Tell all about one job; `?after=N` leaves out the first N lines of its log."""
+        after = int(request.args.get("after", 0))
+        with self._world.changed:
+            job = self._job(job_id)
+            attempts = [other for other in job.run.jobs if other.slot == job.slot]
+            lines = [asdict(line) | {"at": line.at.timestamp()} for line in job.log[after:]]
+            return jsonify(summary(job) | {"attempts": [summary(one) for one in attempts], "log": lines})
+
+    def cancel(self, job_id: int) -> Answer:
+        self._world.cancel(self._job(job_id))
+        return jsonify({})
+
+    def runners(self) -> Answer:
+        with self._world.changed:
+            return jsonify([self._runner(runner) for runner in self._world.runners.values()])
+
+    def deliveries(self) -> Answer:
+        return jsonify([summary_of(delivery) for delivery in list(self._sender.tries.values())])
+
+    def violations(self) -> Answer:
+        with self._world.changed:
+            return jsonify([asdict(one) | {"at": one.at.timestamp()} for one in self._world.violations])
+
+    def plant(self) -> Answer:
+        """`{"kind", "verb", "path", "times"}` lets the next matching requests of the public API meet a fault."""
+        asked = wish()
+        fault = Fault(FaultKind(asked["kind"]), asked["verb"], asked["path"], int(asked.get("times", 1)))
+        self._faults.plant(fault)
+        return jsonify({}), HTTPStatus.CREATED
+
+    def _job(self, job_id: int) -> Job:
+        found = self._world.jobs.get(job_id)
+        if found is None:
+            raise ApiError(HTTPStatus.NOT_FOUND, f"there is no job {job_id}")
+        return found
+
+    def _runner(self, runner: Runner) -> Json:
+        return {
+            "id": runner.id,
+            "name": runner.name,
+            "labels": list(runner.labels),
+            "scope": runner.scope,
+            "online": self._world.is_online(runner),
+            "busy": is_busy(runner),
+            "gone_because": runner.gone_because,
+        }
+
+
+def wish() -> Json:
+    """Return the request's JSON object."""
+    asked = request.get_json()
+    if not isinstance(asked, dict):
+        raise ApiError(HTTPStatus.BAD_REQUEST, "the body must be a JSON object")
+    return asked
+
+
+def summary(job: Job) -> Json:
+    """Tell one attempt at a job; moments are Unix times."""
+    moments = {
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "completed_at": job.completed_at,
+        "lock_expires_at": job.lock_until,
+    }
+    return {
+        "id": job.id,
+        "run_id": job.run.id,
+        "run_attempt": job.attempt,
+        "repository": job.run.repository,
+        "name": job.name,
+        "labels": list(job.labels),
+        "status": job.status.value,
+        "conclusion": job.conclusion,
+        "runner_id": job.runner.id if job.runner else None,
+        "runner_name": job.runner.name if job.runner else None,
+        "steps": [step_summary(step) for step in job.steps],
+        "log_lines": len(job.log),
+        **{name: at.timestamp() if at else None for name, at in moments.items()},
+    }
+
+
+def step_summary(step: Step) -> Json:
+    """Tell one step; `starts` is how often it was started in this attempt."""
+    return {
+        "number": step.number,
+        "name": step.name,
+        "starts": step.starts,
+        "conclusion": step.conclusion,
+        "started_at": step.started_at.timestamp() if step.started_at else None,
+        "completed_at": step.completed_at.timestamp() if step.completed_at else None,
+    }
