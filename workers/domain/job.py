@@ -5,6 +5,9 @@
       └──────────┘           └──────▶ LOST ──▶ COMPLETED   (GitHub fails it when its lock expires)
     anything before COMPLETED ──▶ CANCELLED
 
+A lost job stays LOST, although GitHub has failed it, until its rerun has been
+asked for, so that nobody forgets to ask.
+
 A placement is demand, not identity: a runner was made because this job waits,
 but only GitHub's `in_progress` says which runner took it.
 """
@@ -85,12 +88,12 @@ class Job:
 
 
 def end_of(job: Job, conclusion: str) -> JobEnd:
-    """Say why a job that GitHub calls completed is over; a lost one was failed by its lock."""
-    if job.state is JobState.LOST:
-        return JobEnd.LOST
+    """Say why a job that GitHub calls completed is over; a lost one that has failed was failed by its lock."""
     if conclusion in {"success", "neutral", "skipped"}:
         return JobEnd.SUCCEEDED
-    return JobEnd.CANCELLED if conclusion == "cancelled" else JobEnd.FAILED
+    if conclusion == "cancelled":
+        return JobEnd.CANCELLED
+    return JobEnd.LOST if job.state is JobState.LOST else JobEnd.FAILED
 
 
 def rerun_after(end: JobEnd) -> Rerun:

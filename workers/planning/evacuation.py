@@ -1,0 +1,85 @@
+"""Evacuation: where the guests of a host go when the cloud takes it back.
+
+All guests of a host share its line and its deadline, so the smallest goes
+first: each one that has arrived is one job saved, whatever becomes of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from workers.domain.host import Host, fits
+from workers.domain.host_class import mismatch
+from workers.domain.migration import Migration, MigrationPhase
+from workers.domain.names import HostId, MigrationId, RunnerId
+from workers.domain.runner import Runner, RunnerState, Shape
+from workers.planning.fleet import Fleet, is_open, minus
+
+# Even an empty guest needs about this long until its target may run it; what starts later costs the guest its last
+# seconds, in which its job might have ended by itself.
+MOVE_MARGIN: Final = timedelta(seconds=3)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One runner and the host that it is to go to."""
+
+    runner_id: RunnerId
+    target_id: HostId
+
+
+def moves_from(
+    source: Host, fleet: Fleet, now: datetime, tried: Mapping[RunnerId, HostId] | None = None
+) -> tuple[Move, ...]:
+    """Choose a target for every busy runner that has none yet; who fits nowhere is left out.
+
+    `tried` says where each runner was sent last: that attempt has failed, so another target is better if there is one.
+    """
+    if source.deadline_at is None or source.deadline_at - now < MOVE_MARGIN:
+        return ()
+    return tuple(_assigned(source, fleet, tried or {}))
+
+
+def _assigned(source: Host, fleet: Fleet, tried: Mapping[RunnerId, HostId]) -> Iterator[Move]:
+    targets = sorted(_targets(source, fleet), key=lambda host: (fleet.left(host).memory_mib, host.id))
+    rooms: dict[HostId, Shape] = {host.id: fleet.left(host) for host in targets}
+    for runner in sorted(fleet.runners_of(source.id), key=lambda one: (one.shape.memory_mib, one.id)):
+        fitting = [key for key, left in rooms.items() if fits(runner.shape, left)]
+        if needs_move(runner) and fitting:
+            target = min(fitting, key=lambda key: tried.get(runner.id) == key)
+            rooms[target] = minus(rooms[target], runner.shape)
+            yield Move(runner.id, target)
+
+
+def needs_move(runner: Runner) -> bool:
+    """Say whether a runner on a leaving host waits for a migration: the others are stopped and placed again."""
+    return runner.state is RunnerState.BUSY and runner.migration_id is None
+
+
+def _targets(source: Host, fleet: Fleet) -> Iterator[Host]:
+    for host in fleet.hosts:
+        if host.id != source.id and is_open(host) and _is_fit(source, host):
+            yield host
+
+
+def _is_fit(source: Host, target: Host) -> bool:
+    if source.host_class is None or target.host_class is None:
+        return False
+    return mismatch(source.host_class, target.host_class) is None
+
+
+def planned(move: Move, runner: Runner, source: Host, migration_id: MigrationId, now: datetime) -> Migration:
+    """Return the row of a migration that is to be."""
+    return Migration(
+        id=migration_id,
+        runner_id=runner.id,
+        source_id=source.id,
+        target_id=move.target_id,
+        phase=MigrationPhase.PLANNED,
+        epoch=runner.epoch + 1,
+        planned_at=now,
+        deadline_at=source.deadline_at or now,
+    )

@@ -1,0 +1,152 @@
+"""What is to be done next about one runner: a pure function of what is known of it.
+
+REQUESTED ─Boot─▶ BOOTING ─Start─▶ IDLE ─Retire─▶ RETIRING ─Deregister─▶ STOPPING ─AbortMove, TearDown─▶ GONE
+                                    every state ─Bury─▶ GONE            (the cloud says that its machine is no more)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Final, assert_never
+
+from workers.domain.host import Host
+from workers.domain.job import JOB, Job, JobState
+from workers.domain.messages import GuestRunnerState, MonitorState, RunnerReport
+from workers.domain.runner import Runner, RunnerEnd, RunnerState
+from workers.planning.fleet import is_leaving, is_lost, is_terminated
+
+# GitHub removes an idle just-in-time runner after 2 to 6 minutes, so an unused one is ended by us first.
+UNUSED_RUNNER_LIMIT: Final = timedelta(minutes=2)
+# A restore takes seconds, even where software executes the guest; what has not answered by then never will.
+BOOT_LIMIT: Final = timedelta(minutes=2)
+
+
+class RunnerStep(Enum):
+    WAIT = auto()
+    BOOT = auto()
+    START = auto()
+    """Point the relay, register, hand over the configuration."""
+    NOTE_STARTED = auto()
+    """It was handed over, and only our row does not say so yet."""
+    RETIRE = auto()
+    DEREGISTER = auto()
+    ABORT_MOVE = auto()
+    TEAR_DOWN = auto()
+    BURY = auto()
+    """Nothing of it can be running: the machine is no more."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """End this runner, for this reason."""
+
+    end: RunnerEnd
+
+
+@dataclass(frozen=True)
+class RunnerSeen:
+    """What is known of a runner at one moment."""
+
+    runner: Runner
+    host: Host | None
+    job: Job | None
+    """The one that it was made for, or that it took."""
+    report: RunnerReport | None
+    """What its host last said of it."""
+
+
+def next_step(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
+    """Say what to do next about this runner."""
+    runner = seen.runner
+    if runner.state is not RunnerState.GONE and is_dead(seen):
+        return RunnerStep.BURY
+    match runner.state:
+        case RunnerState.REQUESTED | RunnerState.BOOTING:
+            return _while_starting(seen, now)
+        case RunnerState.IDLE:
+            return _while_idle(seen, now)
+        case RunnerState.BUSY:
+            return Ending(RunnerEnd.JOB_COMPLETED) if has_ended(seen) or _is_job_over(seen) else RunnerStep.WAIT
+        case RunnerState.RETIRING:
+            return Ending(RunnerEnd.JOB_COMPLETED) if _is_job_over(seen) else RunnerStep.DEREGISTER
+        case RunnerState.STOPPING:
+            return RunnerStep.ABORT_MOVE if runner.migration_id else RunnerStep.TEAR_DOWN
+        case RunnerState.GONE:
+            return RunnerStep.WAIT
+        case _:
+            assert_never(runner.state)
+
+
+def is_dead(seen: RunnerSeen) -> bool:
+    """Say whether nothing of it can be running; while a migration is undecided its target may hold it."""
+    return is_terminated(seen.host) and seen.runner.migration_id is None
+
+
+def has_ended(seen: RunnerSeen) -> bool:
+    """Say whether its host has told us that its program has ended, or its whole microVM."""
+    report = seen.report
+    return (
+        report is not None
+        and report.epoch == seen.runner.epoch
+        and (report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE)
+    )
+
+
+def _while_starting(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
+    runner, is_booted = seen.runner, seen.runner.state is RunnerState.BOOTING
+    if seen.host is None or is_lost(seen.host):
+        return Ending(RunnerEnd.HOST_LOST)
+    if is_leaving(seen.host):
+        return Ending(RunnerEnd.HOST_LEAVING)
+    if seen.job is None or seen.job.state in JOB.last:
+        return Ending(RunnerEnd.UNUSED)
+    if now - runner.requested_at > BOOT_LIMIT:
+        return Ending(RunnerEnd.BOOT_FAILED)
+    if is_booted and _has_started(seen):
+        return RunnerStep.NOTE_STARTED
+    return RunnerStep.START if is_booted else RunnerStep.BOOT
+
+
+def _has_started(seen: RunnerSeen) -> bool:
+    report = seen.report
+    return (
+        report is not None
+        and report.epoch == seen.runner.epoch
+        and report.guest in {GuestRunnerState.RUNNING, GuestRunnerState.ENDED}
+    )
+
+
+def _while_idle(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
+    if _is_job_over(seen):
+        return Ending(RunnerEnd.JOB_COMPLETED)
+    if has_ended(seen):
+        return Ending(RunnerEnd.UNUSED)
+    is_unused = seen.runner.idle_at is not None and now - seen.runner.idle_at > UNUSED_RUNNER_LIMIT
+    leaves = seen.host is None or is_leaving(seen.host)
+    return RunnerStep.RETIRE if leaves or is_unused else RunnerStep.WAIT
+
+
+def _is_job_over(seen: RunnerSeen) -> bool:
+    """Say whether the job that GitHub gave it has ended, so that it will never get another one."""
+    job = seen.job
+    return job is not None and job.runner_id == seen.runner.id and (job.end is not None or job.state is JobState.LOST)
+
+
+def end_of_retired(seen: RunnerSeen) -> RunnerEnd:
+    """Say why a runner that GitHub has let go is ended."""
+    if is_lost(seen.host):
+        return RunnerEnd.HOST_LOST
+    return RunnerEnd.HOST_LEAVING if seen.host is not None and is_leaving(seen.host) else RunnerEnd.UNUSED
+
+
+def is_lost_with_its_host(seen: RunnerSeen, is_host_silent: bool) -> bool:  # noqa: FBT001 a fact, not a switch
+    """Say whether a job that ended without success was ended by the loss of its host.
+
+    GitHub fails a job whose lock has expired, and may tell us so before we have noticed that the host is gone. By
+    then it has been silent for longer than a healthy one ever is, and its last word was not that the runner ended.
+    """
+    if seen.runner.end not in {None, RunnerEnd.HOST_LOST} or has_ended(seen):
+        return False
+    return is_lost(seen.host) or is_host_silent

@@ -1,0 +1,62 @@
+"""Asks for hosts when there is room for too few; the hosts' reconciler then rents them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from workers.domain.events import Event, Happening
+from workers.domain.host import Host, HostState
+from workers.domain.job import Job, JobState
+from workers.domain.labels import served
+from workers.domain.names import HostId, host_id
+from workers.domain.runner import Shape
+from workers.planning.capacity import CapacityPolicy, hosts_wanted
+from workers.planning.fleet import Fleet
+from workers.ports import Clock, Hints, Store
+
+
+class Buyer:
+    """Gathers what waits and what there is, and writes down the hosts that are missing."""
+
+    def __init__(self, store: Store, hints: Hints, clock: Clock, policy: CapacityPolicy, shape: Shape) -> None:
+        """`shape` is what one runner takes."""
+        self._store, self._hints, self._clock = store, hints, clock
+        self.policy, self._shape = policy, shape
+
+    def fleet(self) -> Fleet:
+        """Return what there is now."""
+        return Fleet(
+            hosts=tuple(self._store.hosts.open()),
+            runners=tuple(self._store.runners.open()),
+            migrations=tuple(self._store.migrations.open()),
+        )
+
+    def waiting(self) -> Sequence[Job]:
+        """Return the jobs that wait for a runner."""
+        return [job for job in self._store.jobs.open() if job.state is JobState.QUEUED and not served(job.labels)]
+
+    def buy(self) -> None:
+        """Ask for the hosts that are missing."""
+        fleet = self.fleet()
+        wanted = hosts_wanted(fleet, [self._shape for _ in self.waiting()], self.policy)
+        for place in range(wanted):
+            self._ask(self._name(fleet, place))
+
+    def _ask(self, name: HostId) -> None:
+        now = self._clock.now()
+        host = Host(
+            id=name, cloud=self.policy.cloud, state=HostState.REQUESTED, requested_at=now, spec=self.policy.spec
+        )
+        if self._store.hosts.add(host, Event(Happening.HOST_REQUESTED, now, host_id=name)):
+            self._hints.look_at("host", name)
+
+    def _name(self, fleet: Fleet, place: int) -> HostId:
+        """Name a host after what was seen when it was found missing.
+
+        Two workers who see the same at the same time choose the same name, so only one of them gets to add it; ten
+        seconds later the same sight gives another name.
+        """
+        tens = int(self._clock.now().timestamp()) // 10
+        sight = " ".join(sorted(host.id for host in fleet.hosts))
+        return host_id(hashlib.sha256(f"{tens} {place} {sight}".encode()).hexdigest()[:10])

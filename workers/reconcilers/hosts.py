@@ -1,0 +1,221 @@
+"""Hosts: rented, watched, emptied when the cloud takes them back, and ended for certain."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final, assert_never
+
+import structlog
+
+from workers.domain.errors import Refused, Throttled, Unreachable
+from workers.domain.events import Event, Happening
+from workers.domain.host import HOST, Host, HostState
+from workers.domain.names import HostId, RunnerId, migration_id
+from workers.domain.runner import RunnerState
+from workers.planning.capacity import is_surplus
+from workers.planning.evacuation import Move, moves_from, needs_move, planned
+from workers.planning.hosting import HostSeen, HostStep, is_past_deadline, next_step
+from workers.ports import Clock, Cloud, Hints, InstanceState, Lease, Store
+from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.patience import patience
+
+log = structlog.get_logger()
+
+# As long as a machine may take until it registers.
+TOKEN_LIMIT: Final = timedelta(minutes=10)
+STEPS_MAX: Final = 4
+
+
+@dataclass(frozen=True)
+class HostPolicy:
+    """What every host is told, and how long one may be silent."""
+
+    user_data: Mapping[str, str]
+    """`control_url`, `control_ca_sha256` and `relay_address`."""
+    heartbeat_limit: timedelta
+
+
+class Hosts:
+    """Advances one host at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        cloud: Cloud,
+        hints: Hints,
+        clock: Clock,
+        buyer: Buyer,
+        policy: HostPolicy,
+        token: Callable[[], str] = lambda: secrets.token_hex(5),
+    ) -> None:
+        self._store, self._cloud, self._hints, self._clock = store, cloud, hints, clock
+        self._buyer, self._policy, self._token = buyer, policy, token
+        self._tried: dict[RunnerId, HostId] = {}  # forgotten at a restart, which may cost one more failed attempt
+
+    def due(self) -> Sequence[HostId]:
+        """Return every host that is not TERMINATED."""
+        return [host.id for host in self._store.hosts.open()]
+
+    def due_now(self) -> Sequence[HostId]:
+        """Return the hosts that the cloud takes back."""
+        return [host.id for host in self._store.hosts.open() if host.deadline_at is not None]
+
+    def advance(self, host_id: HostId) -> None:
+        """Take this host as far as it goes now."""
+        with patience("host", host_id):
+            for _ in range(STEPS_MAX):
+                if not self._step(host_id):
+                    return
+
+    def end_leaked(self) -> None:
+        """End every instance that carries our name and that no open host stands for."""
+        with patience("cloud", self._cloud.name):
+            wanted = {host.id for host in self._store.hosts.open()}
+            for instance in self._cloud.owned():
+                if instance.host_id not in wanted and not self._is_open(instance.host_id):
+                    self._cloud.terminate(instance.host_id)
+
+    def _is_open(self, host_id: HostId) -> bool:
+        """Look once more: it may have been asked for after the list was made."""
+        host = self._store.hosts.get(host_id)
+        return host is not None and host.state in HOST.open
+
+    def _step(self, host_id: HostId) -> bool:
+        if self._store.hosts.get(host_id) is None:
+            return False
+        with self._store.hosts.lease(host_id) as lease:
+            seen = self._gather(lease.row)
+            step = next_step(seen, self._policy.heartbeat_limit, self._clock.now())
+            if step not in {HostStep.EVACUATE, HostStep.WAIT}:
+                return self._act(lease, step)
+        # Moves are written under the runners' leases, and the host's daemon may want its row meanwhile.
+        return self._evacuate(seen.host) if step is HostStep.EVACUATE else self._offer(seen.host)
+
+    def _gather(self, host: Host) -> HostSeen:
+        fleet = self._buyer.fleet()
+        moves = [move for move in fleet.migrations if host.id in {move.source_id, move.target_id}]
+        now = self._clock.now()
+        return HostSeen(
+            host=host,
+            is_used=bool(fleet.runners_of(host.id) or moves),
+            is_surplus=is_surplus(host, fleet, self._buyer.policy, now) and not self._buyer.waiting(),
+            is_told_dead=is_past_deadline(host, now) and host.state in HOST.open and self._is_dead(host.id),
+        )
+
+    def _is_dead(self, host_id: HostId) -> bool:
+        try:
+            instance = self._cloud.describe(host_id)
+        except (Throttled, Unreachable):
+            return False
+        return instance is None or instance.state is InstanceState.TERMINATED
+
+    def _act(self, lease: Lease[Host], step: HostStep) -> bool:
+        match step:
+            case HostStep.LAUNCH:
+                return self._launch(lease)
+            case HostStep.GIVE_UP:
+                return self._enter(lease, HostState.TERMINATING)
+            case HostStep.LOSE:
+                return self._enter(lease, HostState.LOST, Happening.HOST_LOST)
+            case HostStep.DRAIN:
+                return self._enter(lease, HostState.DRAINING, Happening.HOST_DRAINING)
+            case HostStep.REOPEN:
+                return self._enter(lease, HostState.READY)
+            case HostStep.TERMINATE:
+                return self._terminate(lease)
+            case HostStep.WAIT | HostStep.EVACUATE:
+                return False
+            case _:
+                assert_never(step)
+
+    def _enter(self, lease: Lease[Host], state: HostState, *happenings: Happening) -> bool:
+        host = replace(lease.row, state=HOST.move(lease.row.state, state))
+        lease.write(host, *(self._event(happening, host) for happening in happenings))
+        return True
+
+    # ------------------------------------------------------------ rented and given back
+
+    def _launch(self, lease: Lease[Host]) -> bool:
+        host, now = lease.row, self._clock.now()
+        token = self._store.issue_token(host.id, now + TOKEN_LIMIT)
+        told = {**self._policy.user_data, "host_id": host.id, "token": token}
+        try:
+            instance = self._cloud.launch(host.id, host.spec, told)
+        except Refused as error:
+            log.error("launch_refused", host=host.id, because=str(error))  # noqa: TRY400 the sentence says it all
+            self._enter(lease, HostState.TERMINATING)
+            return False  # whoever still wants a host asks for another one at the sweep's pace
+        launched = replace(host, state=HOST.move(host.state, HostState.LAUNCHING), instance_id=instance.id)
+        lease.write(launched, self._event(Happening.HOST_LAUNCHED, launched, instance=instance.id))
+        return False
+
+    def _terminate(self, lease: Lease[Host]) -> bool:
+        """End the machine and wait for the cloud's word that it is no more: only then nothing runs there."""
+        if lease.row.state is HostState.LOST:
+            self._enter(lease, HostState.TERMINATING)
+        host = lease.row
+        self._cloud.terminate(host.id)
+        instance = self._cloud.describe(host.id)
+        if instance is not None and instance.state is not InstanceState.TERMINATED:
+            return False
+        ended = replace(host, state=HOST.move(host.state, HostState.TERMINATED))
+        lease.write(ended, self._event(Happening.HOST_TERMINATED, ended))
+        self._tell_everybody_on(ended)
+        self._buyer.buy()
+        return False
+
+    def _tell_everybody_on(self, host: Host) -> None:
+        runners = self._store.runners_on(host.id)
+        moves = [move.id for move in self._store.migrations.open() if move.role_of(host.id)]
+        self._hints.look_at("migration", *moves)
+        self._hints.look_at("runner", *(runner.id for runner in runners))
+        self._hints.look_at("job", *(str(runner.job_id) for runner in runners))
+
+    # ------------------------------------------------------------ in use
+
+    def _offer(self, host: Host) -> bool:
+        """Let those who wait know that there is room."""
+        if host.state is HostState.READY:
+            self._hints.look_at("job", *(str(job.id) for job in self._buyer.waiting()))
+            leaving = [one.id for one in self._store.hosts.open() if one.deadline_at is not None]
+            self._hints.look_at("host", *leaving)
+        return False
+
+    def _evacuate(self, source: Host) -> bool:
+        """Plan a move for every guest that needs one; let those without a job retire; buy room for the rest."""
+        fleet = self._buyer.fleet()
+        runners = fleet.runners_of(source.id)
+        self._hints.look_at("runner", *(one.id for one in runners if one.state is not RunnerState.BUSY))
+        moves = moves_from(source, fleet, self._clock.now(), self._tried)
+        for move in moves:
+            with patience("runner", move.runner_id):
+                self._plan(move, source)
+        if len(moves) < sum(needs_move(one) for one in runners):
+            self._buyer.buy()
+        return False
+
+    def _plan(self, move: Move, source: Host) -> None:
+        name = migration_id(self._token())
+        with self._store.runners.lease(move.runner_id) as lease:
+            runner = lease.row
+            if not needs_move(runner) or runner.host_id != source.id:
+                return
+            row = planned(move, runner, source, name, self._clock.now())
+            event = Event(
+                Happening.MIGRATION_PLANNED,
+                row.planned_at,
+                job_id=runner.job_id,
+                runner_id=runner.id,
+                host_id=source.id,
+                migration_id=name,
+                detail={"source": source.id, "target": move.target_id},
+            )
+            lease.write(replace(runner, migration_id=name), row, event)
+        self._tried[move.runner_id] = move.target_id
+        self._hints.look_at("migration", name)
+
+    def _event(self, happening: Happening, host: Host, **detail: str | None) -> Event:
+        return Event(happening, self._clock.now(), host_id=host.id, detail=detail)

@@ -1,0 +1,265 @@
+"""Jobs: what GitHub says is written into the row, and a job that waits gets a runner.
+
+facts ─▶ fold ─▶ QUEUED: place, or ask for room      PLACED: is the runner still to be hoped for?
+                 RUNNING: is its machine still there?  LOST: run it again once GitHub has failed it
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from workers.domain.errors import NoRoom, Refused, TryLater
+from workers.domain.events import Event, Happening, JobFact
+from workers.domain.job import JOB, Job, JobState, Rerun
+from workers.domain.labels import served
+from workers.domain.names import HostId, JobId, PackageDigest, RunnerId, runner_id
+from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
+from workers.planning import facts as planning
+from workers.planning.fleet import is_silent, is_terminated
+from workers.planning.placement import counts_on, runner_for, spare_runner
+from workers.planning.running import RunnerSeen, is_dead, is_lost_with_its_host
+from workers.ports import Clock, GitHub, Hints, Lease, Store
+from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.patience import patience
+
+# Webhooks get lost; an installation may ask 5,000 times an hour, so this serves some 80 jobs at once with half of it.
+POLL_INTERVAL: Final = timedelta(minutes=2)
+# Somebody else may take a number or the last room between our look and our write.
+PLACING_TRIES: Final = 3
+
+
+@dataclass(frozen=True)
+class JobPolicy:
+    """What a runner for a job is made of, and how long a host may be silent."""
+
+    package: PackageDigest
+    shape: Shape
+    heartbeat_limit: timedelta
+
+
+class Jobs:
+    """Advances one job at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        github: GitHub,
+        hints: Hints,
+        clock: Clock,
+        buyer: Buyer,
+        policy: JobPolicy,
+        token: Callable[[], str] = lambda: secrets.token_hex(5),
+    ) -> None:
+        self._store, self._github, self._hints, self._clock = store, github, hints, clock
+        self._buyer, self._policy, self._token = buyer, policy, token
+        self._asked_at: dict[JobId, datetime] = {}  # forgotten at a restart, which costs one more question a job
+
+    def due(self) -> Sequence[JobId]:
+        """Return every job that has something left to be done."""
+        unseen = self._store.jobs_with_unseen_facts()
+        return list(dict.fromkeys((*unseen, *(job.id for job in self._store.jobs.open()))))
+
+    def advance(self, job_id: JobId) -> None:
+        """Write down what is known of a job and do what follows from it."""
+        with patience("job", job_id):
+            self._advance(job_id)
+
+    def _advance(self, job_id: JobId) -> None:
+        facts = self._store.facts_of(job_id)
+        if self._store.jobs.get(job_id) is None and not self._create(facts):
+            return
+        polled = self._poll(job_id, facts)
+        with self._store.jobs.lease(job_id) as lease:
+            self._hear(lease, (*facts, *polled))
+            self._store.mark_seen(facts)
+            self._settle(lease, is_queued=planning.sum_of(facts).is_queued)
+        if lease.row.end is not None and lease.row.runner_id is not None:
+            self._hints.look_at("runner", lease.row.runner_id)
+
+    def _create(self, facts: Sequence[JobFact]) -> bool:
+        if not facts:
+            return False
+        job = planning.first_row(facts)
+        event = Event(
+            Happening.JOB_QUEUED,
+            job.queued_at,
+            job_id=job.id,
+            detail={"name": job.name, "repository": job.repository, "attempt": job.run_attempt},
+        )
+        self._store.jobs.add(job, event)
+        return True
+
+    # ------------------------------------------------------------ what GitHub says
+
+    def _poll(self, job_id: JobId, facts: Sequence[JobFact]) -> tuple[JobFact, ...]:
+        """Ask GitHub about a job of which nothing was heard for long."""
+        job, now = self._store.jobs.get(job_id), self._clock.now()
+        if job is None or job.end is not None or job.unserved is not None:
+            self._asked_at.pop(job_id, None)
+            return ()
+        heard_at = max([fact.seen_at for fact in facts], default=job.queued_at)
+        if now - max(heard_at, self._asked_at.get(job_id, heard_at)) < POLL_INTERVAL:
+            return ()
+        self._asked_at[job_id] = now
+        try:
+            seen = self._github.job(job.installation_id, job.repository, job_id)
+        except TryLater:
+            return ()  # asked again when the interval is over; the webhooks may come by themselves
+        if seen is None:
+            return (planning.polled_fact(job, "completed", "cancelled", (None, None), now),)
+        taker = (seen.runner_id, seen.runner_name)
+        return (planning.polled_fact(job, seen.status, seen.conclusion, taker, now),)
+
+    def _hear(self, lease: Lease[Job], facts: Sequence[JobFact]) -> None:
+        told, job = planning.sum_of(facts), lease.row
+        runner = self._taker(told) if job.end is None else None
+        if runner is not None:
+            self._bind(job.id, runner)
+        after, events = job, list[Event]()
+        if told.is_started and job.state in {JobState.QUEUED, JobState.PLACED}:
+            after = planning.started(job, runner.id if runner else None)
+            events.append(self._event(Happening.JOB_STARTED, after))
+        if told.conclusion is not None and job.end is None:
+            ended = planning.completed(after, told.conclusion, with_its_host=self._went_with_host(after))
+            if ended.state is JobState.LOST and job.state is not JobState.LOST:
+                events.append(self._event(Happening.JOB_LOST, ended))
+            events.append(self._event(Happening.JOB_COMPLETED, ended, conclusion=told.conclusion))
+            after = ended
+        if after != job:
+            lease.write(after, *events)
+
+    def _taker(self, told: planning.Told) -> Runner | None:
+        """Return the runner of ours that GitHub says runs it: its number decides, the name is the fallback."""
+        if told.github_id is not None:
+            for runner in self._store.runners.open():
+                if runner.github_id == told.github_id:
+                    return runner
+        return self._store.runner_named(told.runner_name) if told.runner_name else None
+
+    def _bind(self, job_id: JobId, runner: Runner) -> None:
+        """Write into the runner's row which job it runs; whoever counted on it looks for another one."""
+        if runner.job_id == job_id and RUNNER.heard(runner.state, RunnerState.BUSY) is runner.state:
+            return
+        with self._store.runners.lease(runner.id) as lease:
+            state = RUNNER.heard(lease.row.state, RunnerState.BUSY)
+            lease.write(replace(lease.row, job_id=job_id, state=state))
+        if runner.job_id != job_id:
+            self._hints.look_at("job", str(runner.job_id))
+        self._hints.look_at("runner", runner.id)
+
+    def _went_with_host(self, job: Job) -> bool:
+        runner = self._store.runners.get(job.runner_id) if job.runner_id else None
+        if runner is None:
+            return False
+        seen = self._seen(runner)
+        is_mute = seen.host is not None and is_silent(seen.host, self._clock.now(), self._policy.heartbeat_limit)
+        return is_lost_with_its_host(seen, is_mute)
+
+    def _seen(self, runner: Runner) -> RunnerSeen:
+        host, report = self._store.hosts.get(runner.host_id), self._store.report_of(runner.id)
+        return RunnerSeen(runner=runner, host=host, job=None, report=report)
+
+    # ------------------------------------------------------------ what follows
+
+    def _settle(self, lease: Lease[Job], *, is_queued: bool) -> None:
+        if lease.row.state is JobState.PLACED and not counts_on(lease.row, self._runner(lease.row)):
+            lease.write(replace(lease.row, state=JOB.move(lease.row.state, JobState.QUEUED), runner_id=None))
+        match lease.row.state:
+            case JobState.QUEUED if is_queued:
+                self._serve(lease)
+            case JobState.RUNNING:
+                self._watch(lease)
+            case JobState.LOST if lease.row.rerun is Rerun.WANTED:
+                self._run_again(lease)
+            case _:
+                pass
+
+    def _runner(self, job: Job) -> Runner | None:
+        return self._store.runners.get(job.runner_id) if job.runner_id else None
+
+    def _serve(self, lease: Lease[Job]) -> None:
+        if unserved := served(lease.row.labels):
+            if lease.row.unserved is None:
+                job = replace(lease.row, unserved=unserved.reason)
+                lease.write(job, self._event(Happening.JOB_UNSERVED, job, because=unserved.reason))
+        elif not self._adopt(lease) and not self._place(lease):
+            self._buyer.buy()
+
+    def _adopt(self, lease: Lease[Job]) -> bool:
+        """Count on a runner that another job has left over."""
+        demands = {job.id: job for job in self._store.jobs.open()}
+        runner = spare_runner(lease.row, self._store.runners.open(), demands)
+        if runner is None:
+            return False
+        with self._store.runners.lease(runner.id) as other:
+            if other.row.state is not runner.state or other.row.job_id != runner.job_id:
+                return False
+            other.write(replace(other.row, job_id=lease.row.id))
+        placed = self._placed(lease.row, runner.id)
+        lease.write(placed, self._event(Happening.JOB_PLACED, placed, host=runner.host_id, is_spare=True))
+        return True
+
+    def _place(self, lease: Lease[Job]) -> bool:
+        for _ in range(PLACING_TRIES):
+            candidates = self._buyer.fleet().candidates(self._policy.shape)
+            if not candidates:
+                return False
+            try:
+                self._make_runner(lease, candidates[0].id)
+            except NoRoom:
+                continue
+            return True
+        return False
+
+    def _make_runner(self, lease: Lease[Job], host_id: HostId) -> None:
+        runner = runner_for(
+            lease.row,
+            runner_id(self._token()),
+            self._store.free_number(),
+            host_id,
+            self._policy.package,
+            self._policy.shape,
+            self._clock.now(),
+        )
+        placed = self._placed(lease.row, runner.id)
+        lease.write(
+            placed,
+            runner,
+            self._event(Happening.JOB_PLACED, placed, host=host_id, is_spare=False),
+            self._event(Happening.RUNNER_REQUESTED, placed, host=host_id),
+        )
+        self._hints.look_at("runner", runner.id)
+
+    def _placed(self, job: Job, runner: RunnerId) -> Job:
+        return replace(job, state=JOB.move(job.state, JobState.PLACED), runner_id=runner, unserved=None)
+
+    def _watch(self, lease: Lease[Job]) -> None:
+        """Notice that the machine under a running job is no more."""
+        runner = self._runner(lease.row)
+        if runner is None:
+            return
+        seen = self._seen(runner)
+        if is_terminated(seen.host) and is_dead(seen):
+            job = planning.lost(lease.row)
+            lease.write(job, self._event(Happening.JOB_LOST, job, host=runner.host_id))
+
+    def _run_again(self, lease: Lease[Job]) -> None:
+        """Ask for the rerun, once for all jobs of the attempt: a later attempt of the run is the answer to this one."""
+        job = lease.row
+        detail: dict[str, str | int] = {"attempt": job.run_attempt}
+        later = [one for one in self._store.jobs.open() if one.run_id == job.run_id]
+        if not any(one.run_attempt > job.run_attempt for one in later):
+            try:
+                self._github.rerun_failed(job.installation_id, job.repository, job.run_id)
+            except Refused as error:
+                detail["refused"] = str(error)
+        lease.write(
+            planning.rerun_asked(job), Event(Happening.RERUN_ASKED, self._clock.now(), job_id=job.id, detail=detail)
+        )
+
+    def _event(self, happening: Happening, job: Job, host: HostId | None = None, **detail: str | bool) -> Event:
+        return Event(happening, self._clock.now(), job_id=job.id, runner_id=job.runner_id, host_id=host, detail=detail)

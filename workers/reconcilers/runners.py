@@ -1,0 +1,223 @@
+"""Runners: a microVM is restored, registered, watched and ended.
+
+Every step has a lease of its own, and repeating a step that was interrupted loses nothing: the just-in-time
+configuration is not kept, so a runner that was registered and not started is registered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final, assert_never
+
+from workers.domain.errors import Refused, RunnerBusy, Throttled, TryLater, Unreachable
+from workers.domain.events import Event, Happening
+from workers.domain.host import Host
+from workers.domain.names import RunnerId
+from workers.domain.runner import RUNNER, Runner, RunnerEnd, RunnerState
+from workers.planning.fleet import is_leaving
+from workers.planning.moving import MigrationSeen, given_up
+from workers.planning.orders import boot_order
+from workers.planning.running import Ending, RunnerSeen, RunnerStep, end_of_retired, next_step
+from workers.ports import Clock, Forwarding, GitHub, Hints, HostApi, Lease, Relay, Store
+from workers.reconcilers.patience import patience
+
+# Boot, start, and something unforeseen: one call goes on for so many steps, then others get their turn.
+STEPS_MAX: Final = 4
+
+
+class Runners:
+    """Advances one runner at a time."""
+
+    def __init__(self, store: Store, hosts: HostApi, github: GitHub, relay: Relay, hints: Hints, clock: Clock) -> None:
+        self._store, self._hosts, self._github = store, hosts, github
+        self._relay, self._hints, self._clock = relay, hints, clock
+
+    def due(self) -> Sequence[RunnerId]:
+        """Return every runner that is not GONE."""
+        return [runner.id for runner in self._store.runners.open()]
+
+    def advance(self, runner_id: RunnerId) -> None:
+        """Take this runner as far as it goes now."""
+        with patience("runner", runner_id):
+            for _ in range(STEPS_MAX):
+                if not self._step(runner_id):
+                    return
+
+    def _step(self, runner_id: RunnerId) -> bool:
+        """Take one step under a lease of its own; say whether another one may follow at once."""
+        if self._store.runners.get(runner_id) is None:
+            return False
+        with self._store.runners.lease(runner_id) as lease:
+            seen = self._gather(lease.row)
+            return self._act(lease, seen, next_step(seen, self._clock.now()))
+
+    def _gather(self, runner: Runner) -> RunnerSeen:
+        return RunnerSeen(
+            runner=runner,
+            host=self._store.hosts.get(runner.host_id),
+            job=self._store.jobs.get(runner.job_id),
+            report=self._store.report_of(runner.id),
+        )
+
+    def _act(self, lease: Lease[Runner], seen: RunnerSeen, step: RunnerStep | Ending) -> bool:
+        if isinstance(step, Ending):
+            return self._end(lease, step.end)
+        match step:
+            case RunnerStep.WAIT:
+                return False
+            case RunnerStep.BOOT | RunnerStep.START | RunnerStep.NOTE_STARTED:
+                return self._go_up(lease, seen, step)
+            case RunnerStep.RETIRE:
+                lease.write(_moved(lease.row, RunnerState.RETIRING))
+                return True
+            case RunnerStep.DEREGISTER:
+                return self._deregister(lease, seen)
+            case RunnerStep.ABORT_MOVE:
+                return self._abort_move(lease.row)
+            case RunnerStep.TEAR_DOWN:
+                return self._tear_down(lease, seen)
+            case RunnerStep.BURY:
+                return self._bury(lease)
+            case _:
+                assert_never(step)
+
+    # ------------------------------------------------------------ the way up
+
+    def _go_up(self, lease: Lease[Runner], seen: RunnerSeen, step: RunnerStep) -> bool:
+        if step is RunnerStep.BOOT:
+            return self._boot(lease, seen)
+        return self._start(lease, seen) if step is RunnerStep.START else self._note_started(lease)
+
+    def _boot(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
+        try:
+            self._hosts.boot(_known(seen), boot_order(lease.row))
+        except Refused as error:
+            return self._end(lease, RunnerEnd.BOOT_FAILED, because=str(error))
+        lease.write(_moved(lease.row, RunnerState.BOOTING), self._event(Happening.RUNNER_RESTORED, lease.row))
+        return True
+
+    def _start(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
+        runner, host = lease.row, _known(seen)
+        self._relay.point(Forwarding(runner.id, runner.epoch, runner.address, host.address or ""))
+        try:
+            granted = self._github.register(runner.installation_id, runner.repository, runner.id, runner.labels)
+            runner = replace(runner, github_id=granted.github_id)
+            lease.write(runner, self._event(Happening.RUNNER_REGISTERED, runner))
+            self._hosts.start_runner(host, runner.id, runner.epoch, granted.jit_config)
+        except RunnerBusy:
+            # It was started by somebody who could not write so any more, and has a job already.
+            return self._keep_as_busy(lease)
+        except Refused as error:
+            return self._end(lease, RunnerEnd.BOOT_FAILED, because=str(error))
+        return self._note_started(lease)
+
+    def _note_started(self, lease: Lease[Runner]) -> bool:
+        runner = replace(_moved(lease.row, RunnerState.IDLE), idle_at=self._clock.now())
+        lease.write(runner, self._event(Happening.RUNNER_STARTED, runner))
+        # GitHub's word that it has taken a job may have come while the lease was ours.
+        self._hints.look_at("job", str(runner.job_id))
+        return False
+
+    def _keep_as_busy(self, lease: Lease[Runner]) -> bool:
+        runner = _moved(lease.row, RunnerState.BUSY)
+        lease.write(runner)
+        self._hints.look_at("host", runner.host_id)
+        self._hints.look_at("job", str(runner.job_id))
+        return False
+
+    # ------------------------------------------------------------ the way down
+
+    def _end(self, lease: Lease[Runner], end: RunnerEnd, because: str | None = None) -> bool:
+        runner = replace(_moved(lease.row, RunnerState.STOPPING), end=end)
+        detail = {"end": end.value, "because": because}
+        lease.write(runner, self._event(Happening.RUNNER_STOPPED, runner, **detail))
+        if end is not RunnerEnd.BOOT_FAILED:  # what has just failed is tried again at the sweep's pace
+            self._hints.look_at("job", str(runner.job_id))
+        return True
+
+    def _deregister(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
+        """Take the registration away, unless GitHub has given it a job: then it is busy."""
+        try:
+            self._let_go(lease)
+        except RunnerBusy:
+            return self._keep_as_busy(lease)
+        except (Unreachable, Throttled):
+            if seen.host is None or not is_leaving(seen.host):
+                raise
+            # Nobody can tell us whether it has a job, and there is no time to wait: move it as if it had one.
+            return self._keep_as_busy(lease)
+        return self._end(lease, end_of_retired(seen))
+
+    def _let_go(self, lease: Lease[Runner]) -> None:
+        runner = lease.row
+        if runner.github_id is not None:
+            self._github.deregister(runner.installation_id, runner.repository, runner.github_id)
+            lease.write(replace(runner, github_id=None))
+
+    def _abort_move(self, runner: Runner) -> bool:
+        """A runner is not stopped while it moves: the migration is given up, or waited for if it must go forward."""
+        row = self._store.migrations.get(runner.migration_id) if runner.migration_id else None
+        if row is None:
+            return False
+        source, target = self._store.hosts.get(row.source_id), self._store.hosts.get(row.target_id)
+        after = given_up(MigrationSeen(row, source, target, runner), "the runner is not needed any more")
+        if after is row:
+            return False
+        event = Event(
+            Happening.MIGRATION_ABORTED,
+            self._clock.now(),
+            runner_id=runner.id,
+            migration_id=row.id,
+            detail={"reason": after.reason},
+        )
+        self._store.decide(row, after, event)
+        self._hints.look_at("migration", row.id)
+        return True
+
+    def _tear_down(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
+        self._let_go(lease)
+        self._hosts.stop(_known(seen), lease.row.id, lease.row.epoch)
+        return self._gone(lease, lease.row)
+
+    def _bury(self, lease: Lease[Runner]) -> bool:
+        """Its machine is no more; GitHub may keep the registration until the job's lock has expired."""
+        if lease.row.end is None:
+            runner = lease.row
+            state = runner.state if runner.state is RunnerState.STOPPING else _moved(runner, RunnerState.STOPPING).state
+            lease.write(replace(runner, state=state, end=RunnerEnd.HOST_LOST))
+            self._hints.look_at("job", str(runner.job_id))
+        self._let_go(lease)
+        return self._gone(lease, lease.row)
+
+    def _gone(self, lease: Lease[Runner], runner: Runner) -> bool:
+        with suppress(TryLater):  # the sweep tells the relay its whole table again
+            self._relay.forget(runner.id, runner.epoch)
+        lease.write(
+            _moved(runner, RunnerState.GONE),
+            self._event(Happening.RUNNER_GONE, runner, end=runner.end.value if runner.end else None),
+        )
+        self._hints.look_at("host", runner.host_id)
+        self._hints.look_at("job", str(runner.job_id))
+        return False
+
+    def _event(self, happening: Happening, runner: Runner, **detail: str | None) -> Event:
+        return Event(
+            happening,
+            self._clock.now(),
+            job_id=runner.job_id,
+            runner_id=runner.id,
+            host_id=runner.host_id,
+            detail=detail,
+        )
+
+
+def _known(seen: RunnerSeen) -> Host:
+    if seen.host is None:
+        raise TryLater(f"{seen.runner.id} has no host")
+    return seen.host
+
+
+def _moved(runner: Runner, state: RunnerState) -> Runner:
+    return replace(runner, state=RUNNER.move(runner.state, state))
