@@ -17,8 +17,6 @@ _ACTIONS = {"in_progress": JobAction.IN_PROGRESS, "completed": JobAction.COMPLET
 class Told:
     """The sum of all facts about one job."""
 
-    is_queued: bool
-    """It may be given a runner now; a job that waits for somebody's approval may not."""
     is_started: bool
     github_id: int | None
     """GitHub's number of the registration that took it."""
@@ -31,12 +29,16 @@ def sum_of(facts: Sequence[JobFact]) -> Told:
     taken = [fact for fact in facts if fact.runner_id or fact.runner_name]
     ended = [fact for fact in facts if fact.action is JobAction.COMPLETED]
     return Told(
-        is_queued=any(fact.action is JobAction.QUEUED for fact in facts),
         is_started=bool(taken) or any(fact.action is JobAction.IN_PROGRESS for fact in facts),
         github_id=next((fact.runner_id for fact in taken if fact.runner_id), None),
         runner_name=next((fact.runner_name for fact in taken if fact.runner_name), None),
         conclusion=next((fact.conclusion or "failure" for fact in ended), None),
     )
+
+
+def is_wanted(facts: Sequence[JobFact]) -> bool:
+    """Say whether it is a job yet: one that waits for somebody's approval may wait for days, and needs nothing."""
+    return any(fact.action is not JobAction.WAITING for fact in facts)
 
 
 def first_row(facts: Sequence[JobFact]) -> Job:

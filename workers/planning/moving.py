@@ -60,9 +60,9 @@ def next_step(seen: MigrationSeen, now: datetime) -> MigrationStep | Abort:
             return MigrationStep.SEND
         case _M.COPYING:
             return MigrationStep.SEND if seen.row.source_seen_at is None else MigrationStep.WAIT
-        case _M.COMMITTED:
+        case _M.COMMITTED | _M.FINISHED:
             return _after_commit(seen)
-        case _M.PAUSED | _M.FINISHED | _M.ABORTED:
+        case _M.PAUSED | _M.ABORTED:
             return MigrationStep.WAIT
         case _:
             assert_never(phase)
@@ -113,6 +113,8 @@ def _after_commit(seen: MigrationSeen) -> MigrationStep:
     row = seen.row
     if "relay_pointed_at" not in row.figures and not is_lost(seen.target):
         return MigrationStep.POINT
+    if row.phase is _M.FINISHED:
+        return MigrationStep.WAIT
     is_wiped = row.wiped_at is not None or is_terminated(seen.source)
     is_over = seen.runner is None or seen.runner.state is RunnerState.GONE
     is_settled = row.running_at is not None or is_lost(seen.target) or is_over

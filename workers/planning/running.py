@@ -70,7 +70,7 @@ def next_step(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
         case RunnerState.BUSY:
             return Ending(RunnerEnd.JOB_COMPLETED) if has_ended(seen) or _is_job_over(seen) else RunnerStep.WAIT
         case RunnerState.RETIRING:
-            return Ending(RunnerEnd.JOB_COMPLETED) if _is_job_over(seen) else RunnerStep.DEREGISTER
+            return RunnerStep.DEREGISTER
         case RunnerState.STOPPING:
             return RunnerStep.ABORT_MOVE if runner.migration_id else RunnerStep.TEAR_DOWN
         case RunnerState.GONE:
@@ -119,13 +119,11 @@ def _has_started(seen: RunnerSeen) -> bool:
 
 
 def _while_idle(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
-    if _is_job_over(seen):
-        return Ending(RunnerEnd.JOB_COMPLETED)
-    if has_ended(seen):
-        return Ending(RunnerEnd.UNUSED)
+    """A runner that is not needed retires first: only GitHub knows whether it has been given a job meanwhile."""
     is_unused = seen.runner.idle_at is not None and now - seen.runner.idle_at > UNUSED_RUNNER_LIMIT
     leaves = seen.host is None or is_leaving(seen.host)
-    return RunnerStep.RETIRE if leaves or is_unused else RunnerStep.WAIT
+    needless = leaves or is_unused or _is_job_over(seen) or has_ended(seen)
+    return RunnerStep.RETIRE if needless else RunnerStep.WAIT
 
 
 def _is_job_over(seen: RunnerSeen) -> bool:
@@ -138,6 +136,8 @@ def end_of_retired(seen: RunnerSeen) -> RunnerEnd:
     """Say why a runner that GitHub has let go is ended."""
     if is_lost(seen.host):
         return RunnerEnd.HOST_LOST
+    if _is_job_over(seen):
+        return RunnerEnd.JOB_COMPLETED
     return RunnerEnd.HOST_LEAVING if seen.host is not None and is_leaving(seen.host) else RunnerEnd.UNUSED
 
 

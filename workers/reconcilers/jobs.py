@@ -70,19 +70,20 @@ class Jobs:
 
     def _advance(self, job_id: JobId) -> None:
         facts = self._store.facts_of(job_id)
-        if self._store.jobs.get(job_id) is None and not self._create(facts):
+        if not planning.is_wanted(facts):
+            self._store.mark_seen(facts)
             return
+        if self._store.jobs.get(job_id) is None:
+            self._create(facts)
         polled = self._poll(job_id, facts)
         with self._store.jobs.lease(job_id) as lease:
             self._hear(lease, (*facts, *polled))
             self._store.mark_seen(facts)
-            self._settle(lease, is_queued=planning.sum_of(facts).is_queued)
+            self._settle(lease)
         if lease.row.end is not None and lease.row.runner_id is not None:
             self._hints.look_at("runner", lease.row.runner_id)
 
-    def _create(self, facts: Sequence[JobFact]) -> bool:
-        if not facts:
-            return False
+    def _create(self, facts: Sequence[JobFact]) -> None:
         job = planning.first_row(facts)
         event = Event(
             Happening.JOB_QUEUED,
@@ -91,7 +92,6 @@ class Jobs:
             detail={"name": job.name, "repository": job.repository, "attempt": job.run_attempt},
         )
         self._store.jobs.add(job, event)
-        return True
 
     # ------------------------------------------------------------ what GitHub says
 
@@ -165,11 +165,11 @@ class Jobs:
 
     # ------------------------------------------------------------ what follows
 
-    def _settle(self, lease: Lease[Job], *, is_queued: bool) -> None:
+    def _settle(self, lease: Lease[Job]) -> None:
         if lease.row.state is JobState.PLACED and not counts_on(lease.row, self._runner(lease.row)):
             lease.write(replace(lease.row, state=JOB.move(lease.row.state, JobState.QUEUED), runner_id=None))
         match lease.row.state:
-            case JobState.QUEUED if is_queued:
+            case JobState.QUEUED:
                 self._serve(lease)
             case JobState.RUNNING:
                 self._watch(lease)

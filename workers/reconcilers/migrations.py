@@ -45,14 +45,11 @@ class Migrations:
     def advance(self, migration_id: MigrationId) -> None:
         """Take this migration as far as it goes now."""
         with patience("migration", migration_id):
-            row = self._store.migrations.get(migration_id)
-            if row is None:
-                return
-            if row.phase in MIGRATION.last:
-                self._pass_on(row)
+            if self._store.migrations.get(migration_id) is None:
                 return
             with self._store.migrations.lease(migration_id) as lease:
                 self._step(lease.row)
+            self._pass_on(self._store.migrations.get(migration_id) or lease.row)
 
     def _step(self, row: Migration) -> None:
         seen = self._gather(row)
@@ -110,12 +107,13 @@ class Migrations:
         _, target, runner = _all_of(seen)
         self._relay.point(Forwarding(runner.id, row.epoch, runner.address, target.address or ""))
         row = self._decide(row, pointed(row, self._clock.now()), Happening.RELAY_POINTED, host=target.id)
-        self._hints.look_at("migration", row.id)
+        if row.phase not in MIGRATION.last:
+            self._hints.look_at("migration", row.id)
 
     def _abort(self, seen: MigrationSeen, reason: str) -> None:
         after = given_up(seen, reason)
         if after is not seen.row:
-            self._pass_on(self._decide(seen.row, after, Happening.MIGRATION_ABORTED, reason=reason))
+            self._decide(seen.row, after, Happening.MIGRATION_ABORTED, reason=reason)
 
     def _pass_on(self, row: Migration) -> None:
         """What has ended may leave a guest to be moved again, or a host with nothing left on it."""

@@ -61,20 +61,21 @@ class Sweep:
 
     def run(self) -> None:
         """Hint at every open row; workers do the rest side by side. Needs the broker."""
-        self._refresh()
+        self.refresh()
         for kind, key in self._reconcilers.due():
             self._hints.look_at(kind, key)
 
     def run_here(self) -> None:
         """Advance every open row in this process, one after the other: for when the broker is gone."""
-        self._refresh()
+        self.refresh()
         self._advance(self._reconcilers.due)
 
     def run_urgent(self) -> None:
         """Advance in this process what cannot wait for a hint: hosts with a notice, their runners, and migrations."""
-        self._advance(self._urgent)
+        self._advance(self.urgent)
 
-    def _urgent(self) -> Iterator[tuple[str, str]]:
+    def urgent(self) -> Iterator[tuple[str, str]]:
+        """Name what cannot wait for a hint."""
         yield from (("migration", key) for key in self._reconcilers.migrations.due())
         for host_id in self._reconcilers.hosts.due_now():
             yield "host", host_id
@@ -89,7 +90,8 @@ class Sweep:
             except SpotError as error:
                 log.exception("advance_failed", kind=kind, id=key, because=str(error))
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Bring to the rows' state what only follows from them: the relay's table, hosts on order, leaks."""
         with patience("relay", "table"):
             self._relay.replace_all(self.forwardings())
         with patience("capacity", "hosts"):
