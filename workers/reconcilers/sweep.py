@@ -91,7 +91,7 @@ class Sweep:
                 log.exception("advance_failed", kind=kind, id=key, because=str(error))
 
     def refresh(self) -> None:
-        """Bring to the rows' state what only follows from them: the relay's table, hosts on order, leaks."""
+        """Renew what only follows from the rows: the relay's table, the hosts on order, the end of leaked instances."""
         with patience("relay", "table"):
             self._relay.replace_all(self.forwardings())
         with patience("capacity", "hosts"):

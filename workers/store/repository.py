@@ -10,7 +10,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 
 from sqlalchemy import func, insert, select, update
@@ -38,12 +38,13 @@ _IS_HERE = runners.c.state != RunnerState.GONE.value
 class SqlStore:
     """The store on SQLite or PostgreSQL; every method is one transaction and raises `Unreachable` if there is none."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, lease_wait: timedelta = timedelta()) -> None:
+        """Make a store whose leases wait for so long when somebody else has the row, and then give up."""
         self._database, self._clock = database, clock
-        self.jobs = SqlShelf[JobId, Job](database, JOBS, clock)
-        self.runners = SqlShelf[RunnerId, Runner](database, RUNNERS, clock)
-        self.hosts = SqlShelf[HostId, Host](database, HOSTS, clock)
-        self.migrations = SqlShelf[MigrationId, Migration](database, MIGRATIONS, clock)
+        self.jobs = SqlShelf[JobId, Job](database, JOBS, clock, lease_wait)
+        self.runners = SqlShelf[RunnerId, Runner](database, RUNNERS, clock, lease_wait)
+        self.hosts = SqlShelf[HostId, Host](database, HOSTS, clock, lease_wait)
+        self.migrations = SqlShelf[MigrationId, Migration](database, MIGRATIONS, clock, lease_wait)
 
     def close(self) -> None:
         """Let every connection go."""
@@ -168,10 +169,10 @@ class SqlStore:
             return [(found["number"], EVENTS.row(found)) for found in connection.execute(query).mappings()]
 
 
-def open_store(url: str, clock: Clock) -> SqlStore:
+def open_store(url: str, clock: Clock, lease_wait: timedelta = timedelta()) -> SqlStore:
     """Open the store at this URL and make its tables if they are not there yet; any number of processes may at once."""
     upgrade(Database(url, pooled=False))
-    return SqlStore(Database(url), clock)
+    return SqlStore(Database(url), clock, lease_wait)
 
 
 def _sha256(token: str) -> str:

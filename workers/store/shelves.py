@@ -10,6 +10,7 @@ without a lease (a heartbeat, a notice) is never put back to an older value.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -32,6 +33,8 @@ from workers.store.rows import Kind
 
 # A worker that dies holds a row up for no longer than this.
 LEASE_LIMIT: Final = timedelta(seconds=10)
+# Most leases last for some milliseconds.
+LEASE_RETRY_S: Final = 0.02
 
 Row = TypeVar("Row", Job, Runner, Host, Migration)
 Key = TypeVar("Key", JobId, RunnerId, HostId, MigrationId)
@@ -55,15 +58,16 @@ class SqlLease(Generic[Row]):
         if row.id != self._row.id:
             raise Bug(f"a lease on {self._row.id} cannot write {row.id}")
         with self._database.writing() as connection:
-            self._update(connection, row)
+            written = self._update(connection, row)
             insert_all(connection, also)
-        self._row = row
+        self._row = written
 
-    def _update(self, connection: Connection, row: Row) -> None:
+    def _update(self, connection: Connection, row: Row) -> Row:
         if isinstance(row, Migration):
-            decisions.write_leased(connection, self._row, row, self._token)
-        elif connection.execute(self._guarded(row)).rowcount != 1:
+            return decisions.write_leased(connection, self._row, row, self._token)
+        if connection.execute(self._guarded(row)).rowcount != 1:
             raise LeaseLost(f"{row.id} was taken or changed by another meanwhile; look again")
+        return row
 
     def _guarded(self, row: Row) -> Update:
         """Return the update that changes nothing if the lease is lost or what it was decided on has moved."""
@@ -78,8 +82,8 @@ class SqlLease(Generic[Row]):
 class SqlShelf(Generic[Key, Row]):
     """All rows of one kind."""
 
-    def __init__(self, database: Database, kind: Kind[Row], clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, kind: Kind[Row], clock: Clock, lease_wait: timedelta) -> None:
+        self._database, self._clock, self._lease_wait = database, clock, lease_wait
         self._kind: Kind[Row] = kind
 
     def get(self, key: Key) -> Row | None:
@@ -112,12 +116,22 @@ class SqlShelf(Generic[Key, Row]):
     def lease(self, key: Key) -> Iterator[SqlLease[Row]]:
         """Lease one row; released at the end of the block. Raises `LeaseLost` if somebody else has it."""
         token = secrets.token_hex(16)
-        row = self._take(key, token)
+        row = self._take_in_time(key, token)
         try:
             yield SqlLease(self._database, self._kind, row, token)
         finally:
             with suppress(Unreachable):  # then it ends by itself, and the block's own outcome is what counts
                 self._release(key, token)
+
+    def _take_in_time(self, key: Key, token: str) -> Row:
+        end = time.monotonic() + self._lease_wait.total_seconds()
+        while True:
+            try:
+                return self._take(key, token)
+            except LeaseLost:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(LEASE_RETRY_S)
 
     def _take(self, key: Key, token: str) -> Row:
         table, now = self._kind.table, self._clock.now()
