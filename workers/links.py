@@ -17,6 +17,7 @@ from workers.domain.errors import Bug, Unfit
 
 # Loading a rule set takes milliseconds; a machine on which it takes this long is in trouble.
 NFT_LIMIT_S: Final = 10.0
+_FOR_EVER: Final = ndmsg.states["permanent"] | ndmsg.states["noarp"]
 
 
 def apply_rules(rules: str) -> None:
@@ -130,15 +131,16 @@ class Links:
 
     def bind_port(self, name: str, mac: str) -> None:
         """Say that frames to `mac` leave the bridge through this port, for ever."""
-        self._station("replace", name, mac, flags=ndmsg.flags["master"])
+        # Not "permanent": to a bridge that word means an address of its own.
+        self._station("replace", name, mac, ndmsg.states["noarp"], flags=ndmsg.flags["master"])
 
     def bind_tunnel(self, name: str, mac: str, host: str) -> None:
         """Say that frames to `mac` leave the tunnel device towards this host; an older entry is replaced at once."""
-        self._station("replace", name, mac, flags=ndmsg.flags["self"], dst=host)
+        self._station("replace", name, mac, _FOR_EVER, flags=ndmsg.flags["self"], dst=host)
 
     def unbind_tunnel(self, name: str, mac: str, host: str) -> None:
         """Forget where `mac` is."""
-        self._station("del", name, mac, flags=ndmsg.flags["self"], dst=host)
+        self._station("del", name, mac, _FOR_EVER, flags=ndmsg.flags["self"], dst=host)
 
     def bind_neighbour(self, name: str, ip: str, mac: str) -> None:
         """Say that `ip` has this MAC, for ever: nothing that is heard on the wire changes it."""
@@ -162,8 +164,7 @@ class Links:
             if entry["state"] & ndmsg.states["permanent"] and entry.get("lladdr")
         )
 
-    def _station(self, command: str, name: str, mac: str, **rest: object) -> None:
-        state = ndmsg.states["permanent"] | ndmsg.states["noarp"]
+    def _station(self, command: str, name: str, mac: str, state: int, **rest: object) -> None:
         with _translated(f"{command} of the station {mac} on {name}"):
             self._kernel.fdb(command, ifindex=self.needed(name), lladdr=mac, state=state, **rest)
 

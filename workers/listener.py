@@ -41,6 +41,8 @@ HEAD_LIMIT_BYTES: Final = 16 << 10
 # Answers in flight get this long when the server ends.
 GOODBYE_LIMIT_S: Final = 2
 IDLE_LIMIT_S: Final = 60
+# Leaves live for 24 hours and are renewed hours before their end.
+RENEWED_INTERVAL_S: Final = 30.0
 
 _log: Final = structlog.get_logger()
 
@@ -128,14 +130,29 @@ async def serve(app: Starlette, listening: socket.socket, identity: Identity) ->
         timeout_graceful_shutdown=GOODBYE_LIMIT_S,
         timeout_keep_alive=IDLE_LIMIT_S,
     )
+    config.load()
     server = _Quiet(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+    renewing = asyncio.ensure_future(_show_renewed(config, identity))
     try:
         await asyncio.shield(serving)
     except asyncio.CancelledError:
         server.should_exit = True
         await serving
         raise
+    finally:
+        renewing.cancel()
+
+
+async def _show_renewed(config: uvicorn.Config, identity: Identity) -> None:
+    """Show the certificate that lies in the files now: whoever renews it only has to replace them."""
+    shown = identity.certificate.stat().st_mtime_ns
+    while config.ssl is not None:
+        await asyncio.sleep(RENEWED_INTERVAL_S)
+        with contextlib.suppress(OSError, ssl.SSLError):  # files that do not belong together yet: look again
+            if (found := identity.certificate.stat().st_mtime_ns) != shown:
+                config.ssl.load_cert_chain(identity.certificate, identity.key)
+                shown = found
 
 
 def parse_listen(text: str) -> tuple[str, int]:

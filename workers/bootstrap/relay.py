@@ -7,10 +7,12 @@ from workers.listener import Identity, open_port, parse_listen, require_root, ru
 from workers.relay.network import RelayNetwork
 from workers.relay.server import Forwarder, make_relay_app
 from workers.settings import RelaySettings
+from workers.telemetry import start_logging
 
 
 def run_relay(settings: RelaySettings) -> None:
     """Forward what the last run held, then take orders, until told to end; the kernel forwards on after that."""
+    start_logging("relay")
     require_root("spot-runner relay")
     identity = _identity(settings)
     listening = open_port(*parse_listen(settings.relay_listen))

@@ -1,0 +1,339 @@
+"""What a guest may send, seen on the wires of real namespaces."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import pytest
+
+from tests.integration import wires
+from tests.integration.wires import Guest, Place, Site, arp, echo_server, ether, frame, udp
+from workers.domain.errors import Bug, TryLater
+from workers.domain.names import FIRST_USER, GATEWAY, GATEWAY_MAC, RunnerId, guest_address, monitor_user
+from workers.host.network import BRIDGE_MAC, HostNetwork
+from workers.ports import Forwarding
+from workers.relay.network import RelayNetwork
+
+pytestmark = pytest.mark.root
+
+ME, NEIGHBOUR, FAR = (guest_address(number) for number in (0, 1, 2))
+HOST_A, HOST_B, RELAY, CONTROL = "10.90.0.16", "10.90.0.17", "10.90.0.3", "10.90.0.2"
+RELAY_PUBLIC, INTERNET = "198.18.0.3", "198.18.0.10"
+METADATA = "169.254.169.254"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+MARK = b"marked by the test of hostile frames"
+
+
+@dataclass
+class World:
+    site: Site
+    host_a: Place
+    host_b: Place
+    relay: Place
+    control: Place
+    internet: Place
+    network_a: HostNetwork
+    network_b: HostNetwork
+    me: Guest
+    neighbour: Guest
+    far: Guest
+
+
+def entry(number: int, host: str, epoch: int = 1) -> Forwarding:
+    return Forwarding(RunnerId(f"spot-runner-{number}"), epoch, guest_address(number), host)
+
+
+def plug_in(place: Place, network: HostNetwork, guest: Guest, number: int) -> None:
+    guest.cable.plug(place.call(network.open_tap, number, guest.address, monitor_user(number)))
+    place.call(network.attach, number)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    site = Site(f"h7g{os.getpid()}")
+    try:
+        host_a = site.add("a", eth0=f"underlay {HOST_A}/24")
+        host_b = site.add("b", eth0=f"underlay {HOST_B}/24")
+        relay = site.add("relay", eth0=f"underlay {RELAY}/24", eth1=f"internet {RELAY_PUBLIC}/24")
+        control = site.add("control", eth0=f"underlay {CONTROL}/24")
+        internet = site.add("net", eth0=f"internet {INTERNET}/24")
+        for place in (host_a, host_b, relay):
+            place.ip("address", "add", f"{METADATA}/32", "dev", "lo")
+        network_a, network_b = HostNetwork(HOST_A, RELAY), HostNetwork(HOST_B, RELAY)
+        for place, network in ((host_a, network_a), (host_b, network_b)):
+            place.call(network.prepare)
+        relay.call(RelayNetwork(RELAY, "eth1", ()).hold, [entry(0, HOST_A), entry(1, HOST_A), entry(2, HOST_B)])
+        guests = [Guest(site, f"g{number}", guest_address(number)) for number in range(3)]
+        plug_in(host_a, network_a, guests[0], 0)
+        plug_in(host_a, network_a, guests[1], 1)
+        plug_in(host_b, network_b, guests[2], 2)
+        yield World(site, host_a, host_b, relay, control, internet, network_a, network_b, *guests)
+    finally:
+        site.remove()
+
+
+def icmp6_router_advertisement() -> bytes:
+    payload = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + MARK
+    head = struct.pack("!IHBB", 0x60000000, len(payload), 58, 255)
+    return head + socket.inet_pton(socket.AF_INET6, "fe80::1") + socket.inet_pton(socket.AF_INET6, "ff02::1") + payload
+
+
+HOSTILE = {
+    "foreign MAC": ether(NEIGHBOUR.mac, GATEWAY_MAC, 0x0800, udp(ME.ip, INTERNET, MARK)),
+    "foreign IP": ether(ME.mac, GATEWAY_MAC, 0x0800, udp(NEIGHBOUR.ip, INTERNET, MARK)),
+    "the neighbour's MAC and IP": frame(NEIGHBOUR, INTERNET, MARK),
+    "ARP in the neighbour's name": ether(ME.mac, BROADCAST, 0x0806, arp(ME.mac, NEIGHBOUR.ip, GATEWAY) + MARK),
+    "ARP with the neighbour's MAC inside": ether(
+        ME.mac, BROADCAST, 0x0806, arp(NEIGHBOUR.mac, NEIGHBOUR.ip, GATEWAY) + MARK
+    ),
+    "gratuitous ARP for the neighbour": ether(
+        ME.mac, BROADCAST, 0x0806, arp(ME.mac, NEIGHBOUR.ip, NEIGHBOUR.ip, operation=2) + MARK
+    ),
+    "gratuitous ARP for the gateway": ether(
+        ME.mac, BROADCAST, 0x0806, arp(ME.mac, GATEWAY, GATEWAY, operation=2) + MARK
+    ),
+    "ARP answer to the neighbour": ether(
+        ME.mac, NEIGHBOUR.mac, 0x0806, arp(ME.mac, GATEWAY, NEIGHBOUR.ip, operation=2) + MARK
+    ),
+    "RARP announcement": ether(ME.mac, BROADCAST, 0x8035, arp(ME.mac, ME.ip, ME.ip, operation=3) + MARK),
+    "RARP for the neighbour": ether(
+        NEIGHBOUR.mac, BROADCAST, 0x8035, arp(NEIGHBOUR.mac, NEIGHBOUR.ip, NEIGHBOUR.ip, operation=3) + MARK
+    ),
+    "router advertisement": ether(ME.mac, "33:33:00:00:00:01", 0x86DD, icmp6_router_advertisement()),
+    "IPv6 to the gateway": ether(ME.mac, GATEWAY_MAC, 0x86DD, icmp6_router_advertisement()),
+    "DHCP offer": ether(ME.mac, BROADCAST, 0x0800, udp(ME.ip, "255.255.255.255", MARK, sport=67, dport=68)),
+    "DHCP offer to the gateway": frame(ME, INTERNET, MARK, sport=67, dport=68),
+    "VLAN tag": ether(ME.mac, GATEWAY_MAC, 0x8100, struct.pack("!HH", 5, 0x0800) + udp(ME.ip, INTERNET, MARK)),
+    "VLAN priority tag": ether(ME.mac, GATEWAY_MAC, 0x8100, struct.pack("!HH", 0, 0x0800) + udp(ME.ip, INTERNET, MARK)),
+    "double VLAN tag": ether(
+        ME.mac, GATEWAY_MAC, 0x88A8, struct.pack("!HHHH", 5, 0x8100, 5, 0x0800) + udp(ME.ip, INTERNET, MARK)
+    ),
+    "spanning tree": ether(ME.mac, "01:80:c2:00:00:00", 0x0026, b"\x42\x42\x03" + MARK),
+    "metadata service": frame(ME, METADATA, MARK, dport=80),
+    "loopback": frame(ME, "127.0.0.1", MARK),
+    "from loopback": ether(ME.mac, GATEWAY_MAC, 0x0800, udp("127.0.0.1", INTERNET, MARK)),
+    "from metadata": ether(ME.mac, GATEWAY_MAC, 0x0800, udp(METADATA, INTERNET, MARK)),
+    "multicast": ether(ME.mac, "01:00:5e:00:00:fb", 0x0800, udp(ME.ip, "224.0.0.251", MARK)),
+    "broadcast": ether(ME.mac, BROADCAST, 0x0800, udp(ME.ip, "255.255.255.255", MARK)),
+    "to the bridge's MAC": ether(ME.mac, BRIDGE_MAC, 0x0800, udp(ME.ip, HOST_A, MARK)),
+    "to the neighbour's MAC": ether(ME.mac, NEIGHBOUR.mac, 0x0800, udp(ME.ip, NEIGHBOUR.ip, MARK)),
+    "to a far guest's MAC": ether(ME.mac, FAR.mac, 0x0800, udp(ME.ip, FAR.ip, MARK)),
+    "to the neighbour through the gateway": frame(ME, NEIGHBOUR.ip, MARK),
+    "a foreign protocol": ether(ME.mac, GATEWAY_MAC, 0x88B5, MARK),
+}
+
+
+def heard_until(ear: socket.socket, last: bytes) -> list[bytes]:
+    frames = [ear.recv(65536)]
+    while last not in frames[-1]:
+        frames.append(ear.recv(65536))
+    return frames
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_frame_leaves_its_tap_for_nowhere(world: World, kind: str) -> None:
+    last = os.urandom(16)
+    with (
+        closing(world.host_a.sniff("vx-relay")) as uplink,
+        closing(world.host_a.sniff("guests")) as bridge,
+        closing(world.neighbour.place.sniff("eth0")) as neighbour,
+    ):
+        world.me.send_frame(HOSTILE[kind])
+        world.me.send_frame(frame(ME, INTERNET, last))
+        heard = [*heard_until(uplink, last), *drain(neighbour), *drain(bridge)]
+        assert not [each for each in heard if MARK in each]
+
+
+def drain(ear: socket.socket) -> Iterator[bytes]:
+    ear.setblocking(False)
+    while True:
+        try:
+            yield ear.recv(65536)
+        except BlockingIOError:
+            return
+
+
+@pytest.mark.parametrize("kind", ["foreign MAC", "to the bridge's MAC", "VLAN tag", "ARP in the neighbour's name"])
+def test_without_the_filter_the_same_frame_would_be_heard(world: World, kind: str) -> None:
+    """The control of the test above: it hears what the filter does not stop."""
+    last = os.urandom(16)
+    with closing(world.host_a.sniff("tap0")) as tap:
+        world.me.send_frame(HOSTILE[kind])
+        world.me.send_frame(frame(ME, INTERNET, last))
+        assert [each for each in heard_until(tap, last) if MARK in each]
+
+
+def test_a_flood_of_arp_is_cut(world: World) -> None:
+    last = os.urandom(16)
+    question = ether(ME.mac, BROADCAST, 0x0806, arp(ME.mac, ME.ip, GATEWAY) + MARK)
+    with closing(world.host_a.sniff("vx-relay")) as uplink:
+        for _ in range(2000):
+            world.me.send_frame(question)
+        world.me.send_frame(frame(ME, INTERNET, last))
+        assert len([each for each in heard_until(uplink, last) if MARK in each]) < 1000
+
+
+def test_guests_reach_the_internet_with_the_relays_address(world: World) -> None:
+    with echo_server(world.internet, INTERNET, 7000) as callers:
+        for guest in (world.me, world.neighbour, world.far):
+            with closing(guest.place.connect(INTERNET, 7000)) as connection:
+                connection.sendall(b"hello" * 10000)
+                assert connection.recv(1)
+        assert callers == [RELAY_PUBLIC] * 3
+
+
+def test_the_gateway_answers_a_ping(world: World) -> None:
+    assert "1 received" in world.me.place.call(
+        wires.run, "ip", "netns", "exec", world.me.place.name, "ping", "-c1", "-W5", GATEWAY
+    )
+
+
+UNREACHABLE = {
+    "the host": ("host_a", HOST_A),
+    "another host": ("host_b", HOST_B),
+    "the host's metadata service": ("host_a", METADATA),
+    "the relay's metadata service": ("relay", METADATA),
+    "the relay on the underlay": ("relay", RELAY),
+    "the relay's public address": ("relay", RELAY_PUBLIC),
+    "the relay's gateway address": ("relay", GATEWAY),
+    "the control plane": ("control", CONTROL),
+    "the neighbour": ("neighbour", NEIGHBOUR.ip),
+    "a guest on another host": ("far", FAR.ip),
+}
+
+
+@pytest.mark.parametrize("whom", UNREACHABLE)
+@pytest.mark.parametrize("trick", ["", "neighbour entry", "on-link route"])
+def test_a_guest_reaches_nothing_of_ours(world: World, whom: str, trick: str) -> None:
+    where, address = UNREACHABLE[whom]
+    there = getattr(world, where)
+    place = there.place if isinstance(there, Guest) else there
+    owner_mac = there.address.mac if isinstance(there, Guest) else BRIDGE_MAC
+    me = world.me.place
+    if trick:
+        me.ip("neigh", "replace", address, "lladdr", owner_mac, "dev", "eth0", "nud", "permanent")
+    if trick == "on-link route":
+        me.ip("route", "replace", f"{address}/32", "dev", "eth0")
+    try:
+        with echo_server(place, address, 8445) as callers:
+            place.connect(address, 8445).close()
+            with pytest.raises(OSError):  # noqa: PT011  refused, unreachable and silence are all right
+                me.connect(address, 8445, 0.7)
+            assert len(callers) == 1, "only the listener's own proof of life came through"
+    finally:
+        if trick:
+            me.ip("neigh", "del", address, "dev", "eth0")
+        if trick == "on-link route":
+            me.ip("route", "del", f"{address}/32", "dev", "eth0")
+
+
+def test_a_migration_port_admits_its_peer_alone(world: World) -> None:
+    a = world.host_a
+    with echo_server(a, HOST_A, 49200), echo_server(a, HOST_A, 49201):
+        for place in (world.host_b, world.control):
+            with pytest.raises(TimeoutError):
+                place.connect(HOST_A, 49200, 0.7)
+        a.call(world.network_a.admit, 49200, HOST_B)
+        a.call(world.network_a.admit, 49200, HOST_B)
+        world.host_b.connect(HOST_A, 49200).close()
+        for place, port in ((world.control, 49200), (world.host_b, 49201)):
+            with pytest.raises(TimeoutError):
+                place.connect(HOST_A, port, 0.7)
+        a.call(world.network_a.dismiss, 49200)
+        a.call(world.network_a.dismiss, 49200)
+        with pytest.raises(TimeoutError):
+            world.host_b.connect(HOST_A, 49200, 0.7)
+
+
+def test_only_migration_ports_are_admitted(world: World) -> None:
+    with pytest.raises(Bug, match="8444"):
+        world.network_a.admit(8444, HOST_B)
+
+
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5).close()"
+
+
+def reaches(place: Place, user: int, address: str, port: int) -> bool:
+    as_user = ["setpriv", f"--reuid={user}", "--clear-groups", "--no-new-privs", "/usr/bin/python3", "-c", CONNECT]
+    command = ["ip", "netns", "exec", place.name, *as_user, address, str(port)]
+    return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode == 0
+
+
+def test_a_monitor_reaches_what_a_migration_needs_and_nothing_else(world: World) -> None:
+    a, b = world.host_a, world.host_b
+    b.call(world.network_b.admit, 49210, HOST_A)
+    with echo_server(b, HOST_B, 49210), echo_server(a, METADATA, 80), echo_server(world.control, CONTROL, 8443):
+        for address, port, allowed in ((HOST_B, 49210, True), (METADATA, 80, False), (CONTROL, 8443, False)):
+            assert reaches(a, 0, address, port), "the daemon reaches all three"
+            assert reaches(a, monitor_user(0), address, port) is allowed
+            assert reaches(a, monitor_user(65000), address, port) is allowed
+        assert not reaches(a, 1000, METADATA, 80)
+        assert reaches(a, FIRST_USER - 1, CONTROL, 8443), "other users of the host are left alone"
+    b.call(world.network_b.dismiss, 49210)
+
+
+def test_strangers_cannot_put_frames_into_the_tunnel(world: World) -> None:
+    """Only the relay's tunnel is taken, so nobody in the cloud's network plays the gateway."""
+    injected = struct.pack("!BBHI", 8, 0, 0, 77 << 8) + ether(GATEWAY_MAC, ME.mac, 0x0800, udp(INTERNET, ME.ip, MARK))
+
+    def inject(source: Place, text: bytes) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            sending.sendto(injected.replace(MARK, text), (HOST_A, 4789))
+
+    with closing(world.me.place.sniff("eth0")) as ear:
+        world.control.call(inject, world.control, b"stranger" * 4 + b"1234")
+        world.relay.call(inject, world.relay, MARK)
+        assert not [each for each in heard_until(ear, MARK) if b"stranger" in each]
+
+
+def test_a_restarted_daemon_finds_what_it_left(world: World) -> None:
+    a = world.host_a
+    a.call(world.network_a.admit, 49300, HOST_B)
+    anew = HostNetwork(HOST_A, RELAY)
+    with echo_server(world.internet, INTERNET, 7001), closing(world.me.place.connect(INTERNET, 7001)) as connection:
+        a.call(anew.prepare)
+        assert a.call(anew.adopt) == {0, 1}
+        connection.sendall(b"still here")
+        assert connection.recv(100) == b"still here"
+    with echo_server(a, HOST_A, 49300):
+        world.host_b.connect(HOST_A, 49300).close()
+        a.call(anew.dismiss, 49300)
+        with pytest.raises(TimeoutError):
+            world.host_b.connect(HOST_A, 49300, 0.7)
+    test_a_hostile_frame_leaves_its_tap_for_nowhere(world, "the neighbour's MAC and IP")
+
+
+def test_a_tap_that_is_held_is_not_given_twice(world: World) -> None:
+    with pytest.raises(TryLater, match="tap0"):
+        world.host_a.call(world.network_a.open_tap, 0, ME, monitor_user(0))
+
+
+def test_a_tap_is_deaf_and_dumb_until_it_is_attached_and_nothing_is_left_of_it(world: World) -> None:
+    guest = Guest(world.site, "g5", guest_address(5))
+    a, network = world.host_a, world.network_a
+    world.relay.call(RelayNetwork(RELAY, "eth1", ()).change, None, entry(5, HOST_A))
+    tap = a.call(network.open_tap, 5, guest.address, monitor_user(5))
+    guest.cable.plug(tap)
+    with echo_server(world.internet, INTERNET, 7002) as callers:
+        with pytest.raises(OSError):  # noqa: PT011  unreachable or silent
+            guest.place.connect(INTERNET, 7002, 0.7)
+        a.call(network.attach, 5)
+        a.call(network.attach, 5)
+        guest.place.connect(INTERNET, 7002).close()
+        a.call(network.detach, 5)
+        a.call(network.detach, 5)
+        with pytest.raises(OSError):  # noqa: PT011  unreachable or silent
+            guest.place.connect(INTERNET, 7002, 0.7)
+        assert len(callers) == 1
+    a.call(network.close, 5)
+    a.call(network.close, 5)
+    a.call(network.detach, 5)
+    assert "tap5" not in a.ip("link")
+    assert "tap5" not in a.call(wires.run, "nft", "list", "ruleset")
+    guest.cable.end()

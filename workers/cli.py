@@ -1,0 +1,74 @@
+"""`spot-runner`: a table of commands.
+
+Each command loads only what its own process needs: a host must not load Celery, nor the receiver an engine.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import typer
+from pydantic import ValidationError
+
+from workers.domain.errors import SpotError
+from workers.settings import ControlSettings, HostSettings, RelaySettings
+
+# What was given is wrong, or this machine lacks something; nothing was started.
+EXIT_UNFIT: Final = 2
+
+app: Final = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def about() -> None:
+    """Run GitHub Actions jobs in microVMs on spot hosts, and move them when a host is taken away."""
+
+
+@app.command()
+def serve() -> None:
+    """Receive from GitHub and from hosts."""
+    from workers.bootstrap.serve import run_serve  # noqa: PLC0415 - a host must not load Flask
+
+    raise typer.Exit(run_serve(ControlSettings()))
+
+
+@app.command()
+def worker() -> None:
+    """Decide and act: the queues evacuation, control and cloud, and the beat."""
+    from workers.bootstrap.worker import run_worker  # noqa: PLC0415 - a host must not load Celery
+
+    raise typer.Exit(run_worker(ControlSettings()))
+
+
+@app.command()
+def host() -> None:
+    """Run microVMs on this machine."""
+    from workers.bootstrap.host import run_host  # noqa: PLC0415 - only a host needs the engine
+
+    run_host(HostSettings())
+
+
+@app.command()
+def relay() -> None:
+    """Give the guests of all hosts one constant address."""
+    from workers.bootstrap.relay import run_relay  # noqa: PLC0415 - only the relay needs the kernel's networks
+
+    run_relay(RelaySettings())
+
+
+def main() -> None:
+    """Run one command; what goes wrong on purpose is one sentence."""
+    try:
+        app()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        _refuse(f"SPOT_RUNNER_{name.removeprefix('SPOT_RUNNER_')}: {first['msg']}")
+    except SpotError as error:
+        _refuse(str(error))
+
+
+def _refuse(sentence: str) -> None:
+    sys.stderr.write(f"spot-runner: {sentence}\n")
+    sys.exit(EXIT_UNFIT)
