@@ -47,7 +47,7 @@ class HostShelf(Protocol):
     def get(self, key: HostId) -> Host | None: ...
 
     def lease(self, key: HostId) -> AbstractContextManager[HostLease]:
-        """Lease the row; raises `LeaseLost` if somebody else has it."""
+        """Lease the row, after some waiting if somebody else has it; raises `LeaseLost` if that took too long."""
 
 
 class MigrationShelf(Protocol):

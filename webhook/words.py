@@ -11,23 +11,22 @@ The way of PAUSED and COMMITTED is kept short, because the guest stands still me
 from __future__ import annotations
 
 import ipaddress
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
-from webhook.needs import Authority, Clock, Hints, HostLease, HostStore
-from workers.domain.errors import BadInput, LeaseLost, Refused
+from webhook.needs import Authority, Clock, Hints, HostStore
+from workers.domain.errors import BadInput, Refused
 from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState
 from workers.domain.messages import (
     GuestRunnerState,
     Heartbeat,
     HeartbeatAnswer,
+    MonitorState,
     Notice,
     NoticeKind,
     RegistrationAnswer,
@@ -40,9 +39,6 @@ from workers.domain.names import HostId, MigrationId, PackageDigest
 
 log: Final = structlog.get_logger(__name__)
 
-# A lease is held for milliseconds, or for up to ten seconds while a cloud is asked; the host says it again anyway.
-LEASE_WAIT_LIMIT: Final = timedelta(seconds=2)
-_LEASE_RETRY_S: Final = 0.02
 # So a terminated host is refused a second late at most, and the commit's way needs no look at the host's row.
 ADMITTED_LIMIT: Final = timedelta(seconds=1)
 # A notice is said again every second; what only the network's delay has moved is no news.
@@ -78,7 +74,7 @@ class Words:
         host = self.store.hosts.get(request.host_id)
         if host is None or not _awaits_registration(host):
             raise refusal
-        with self._leased(host.id) as lease:
+        with self.store.hosts.lease(host.id) as lease:
             # Signed first, so that a request that cannot be signed burns no token.
             certificate = self.authority.host_certificate(request.csr, host.id, address)
             if not _awaits_registration(lease.row) or self.store.burn_token(request.token, address) != host.id:
@@ -98,7 +94,7 @@ class Words:
         if heartbeat.ready and _may_become_ready(host):
             self._ready(host_id, heartbeat)
         for report in heartbeat.runners:
-            if report.guest is GuestRunnerState.ENDED:
+            if report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE:
                 self.hints.look_at("runner", report.runner_id)
         return HeartbeatAnswer(packages=self.packages)
 
@@ -113,7 +109,7 @@ class Words:
         deadline_at = now + timedelta(seconds=notice.seconds_left)
         host = self.store.hosts.get(host_id)
         if host is not None and _noticed_host(host, deadline_at) != host:
-            with self._leased(host_id) as lease:
+            with self.store.hosts.lease(host_id) as lease:
                 after = _noticed_host(lease.row, deadline_at)
                 if after != lease.row:
                     lease.write(after, _noticed(host_id, notice, now))
@@ -158,7 +154,7 @@ class Words:
         return row
 
     def _ready(self, host_id: HostId, heartbeat: Heartbeat) -> None:
-        with self._leased(host_id) as lease:
+        with self.store.hosts.lease(host_id) as lease:
             if not _may_become_ready(lease.row):
                 return
             event = Event(Happening.HOST_READY, self.clock.now(), host_id=host_id)
@@ -173,21 +169,6 @@ class Words:
             raise Refused(f"{host_id} is {'terminated' if host else 'not known here'}; its certificate is refused")
         self._admitted[host_id] = now
         return host
-
-    @contextmanager
-    def _leased(self, host_id: HostId) -> Iterator[HostLease]:
-        with ExitStack() as stack:
-            yield self._lease(host_id, stack)
-
-    def _lease(self, host_id: HostId, stack: ExitStack) -> HostLease:
-        end = time.monotonic() + LEASE_WAIT_LIMIT.total_seconds()
-        while True:
-            try:
-                return stack.enter_context(self.store.hosts.lease(host_id))
-            except LeaseLost:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(_LEASE_RETRY_S)
 
 
 def _address(text: str) -> str:

@@ -107,6 +107,8 @@ class BackgroundHints:
 
     def look_at(self, kind: str, *ids: str, urgent: bool = False) -> None:
         """Ask a worker to look at these rows soon; returns at once and never raises."""
+        if not ids:
+            return
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="hints", daemon=True)

@@ -1,0 +1,136 @@
+"""`spot-runner serve`: the public listener and the host listener, each a gunicorn of its own under one supervisor.
+
+    supervisor ─┬─ gunicorn, public: plain HTTP for GitHub and people, behind whatever ends their TLS
+                └─ gunicorn, hosts: TLS with our `control` leaf, client certificates of the `hosts` issuer
+
+gunicorn reads the leaf's files for every connection, so a renewal is nothing but new files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from webhook.app import create_host_app, create_public_app
+from workers.app import BackgroundHints, sending_to
+from workers.bootstrap.leaf import RENEWAL_INTERVAL, renewal
+from workers.bootstrap.supervisor import Child, Chore, supervise
+from workers.clock import SystemClock
+from workers.domain.errors import SpotError, Unfit
+from workers.domain.names import HostId, PackageDigest
+from workers.identity import Authority
+from workers.settings import ControlSettings
+from workers.store.repository import SqlStore, open_store
+from workers.telemetry import start_logging
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+# A daemon speaks every second, so its connection is kept for much longer than that.
+HOST_KEEP_ALIVE_S: Final = 75
+# Each holds one word of a host for some milliseconds; a fleet's notices come all at once.
+HOST_THREADS: Final = 32
+PUBLIC_PROCESSES: Final = 2
+PUBLIC_THREADS: Final = 8
+GRACEFUL_LIMIT_S: Final = 5
+# A lease is held for milliseconds, or longer while a cloud is asked; the host says its word again anyway.
+LEASE_WAIT: Final = timedelta(seconds=2)
+
+
+def run_serve(settings: ControlSettings) -> int:
+    """Serve until SIGTERM. Raises `Unfit`, before anything is started, if machine or settings do not allow it."""
+    start_logging("serve")
+    _secret(settings)
+    for name, listen in (("public_listen", settings.public_listen), ("host_listen", settings.host_listen)):
+        check_free(name, listen)
+    renew = renewal(settings, "serve")
+    children = [Child("public", public_command(settings)), Child("hosts", host_command(settings))]
+    return supervise(children, [Chore(RENEWAL_INTERVAL.total_seconds(), renew)])
+
+
+def public_app() -> WSGIApplication:
+    """Return what a process of the public gunicorn runs."""
+    settings = ControlSettings()
+    start_logging("public")
+    store = open_store(settings.database, SystemClock())
+    hints = BackgroundHints(sending_to(settings.redis_url))
+    return create_public_app(store, hints, SystemClock(), _secret(settings), lambda: _is_well(store))
+
+
+def host_app() -> WSGIApplication:
+    """Return what the process of the host gunicorn runs."""
+    settings = ControlSettings()
+    start_logging("hosts")
+    clock = SystemClock()
+    store = open_store(settings.database, clock, lease_wait=LEASE_WAIT)
+    hints = BackgroundHints(sending_to(settings.redis_url))
+    packages = (PackageDigest(settings.package),) if settings.package else ()
+    authority = Authority.open(settings.home / "ca")
+    return create_host_app(store, authority, hints, clock, packages)
+
+
+def check_free(name: str, listen: str) -> None:
+    """Raise `Unfit` unless this `address:port` can be listened on."""
+    address, _, port = listen.rpartition(":")
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with contextlib.closing(socket.create_server((address.strip("[]"), int(port)), family=family)):
+            pass
+    except (OSError, ValueError, OverflowError) as error:
+        raise Unfit(f"{name}: cannot listen on {listen!r} ({error}); end what listens there or set another") from error
+
+
+def public_command(settings: ControlSettings) -> tuple[str, ...]:
+    """Return the command line of the public gunicorn."""
+    return (
+        *_gunicorn(settings.public_listen, PUBLIC_PROCESSES, PUBLIC_THREADS),
+        "workers.bootstrap.serve:public_app()",
+    )
+
+
+def host_command(settings: ControlSettings) -> tuple[str, ...]:
+    """Return the command line of the host gunicorn: one process, so that what it remembers is remembered once."""
+    leaf = settings.home / "serve"
+    return (
+        *_gunicorn(settings.host_listen, 1, HOST_THREADS),
+        *("--certfile", str(leaf / "certificate.pem"), "--keyfile", str(leaf / "key.pem")),
+        *("--ca-certs", str(leaf / "hosts-ca.pem"), "--cert-reqs", "1"),  # optional: a machine that registers has none
+        *("--keep-alive", str(HOST_KEEP_ALIVE_S)),
+        "workers.bootstrap.serve:host_app()",
+    )
+
+
+def _gunicorn(listen: str, processes: int, threads: int) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", "gunicorn", "--bind", listen, "--worker-class", "gthread"),
+        *("--workers", str(processes), "--threads", str(threads)),
+        *("--graceful-timeout", str(GRACEFUL_LIMIT_S), "--no-control-socket", "--log-level", "warning"),
+        *("--worker-tmp-dir", _memory_backed()),
+    )
+
+
+def _memory_backed() -> str:
+    """Return where a process's sign of life costs no disk access; a busy disk would look like a dead process."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"  # noqa: S108 - gunicorn makes an unnamed file there
+
+
+def _secret(settings: ControlSettings) -> bytes:
+    try:
+        secret = settings.webhook_secret.get_secret_value().encode()
+    except OSError as error:
+        raise Unfit(f"webhook_secret_file cannot be read: {error}") from error
+    if not secret:
+        raise Unfit("webhook_secret_file is not set or empty; put the webhook's secret there, or anybody could sign")
+    return secret
+
+
+def _is_well(store: SqlStore) -> bool:
+    try:
+        store.hosts.get(HostId("healthz"))
+    except SpotError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""Celery's tasks: each is a name, ids and one call, harmless when doubled.
+
+`python -m workers.tasks evacuation|control|cloud` works on one queue, `python -m workers.tasks beat` sends the sweeps.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Final
+
+from celery import Celery
+
+from workers.app import QUEUES, worker_app
+from workers.bootstrap.control import open_rounds
+from workers.bootstrap.rounds import Rounds, Upkeep
+from workers.settings import ControlSettings
+from workers.telemetry import start_logging
+
+# Threads of a process: each waits for a host, GitHub or a cloud most of its time.
+THREADS: Final = {"evacuation": 16, "control": 8, "cloud": 4}
+
+
+def with_tasks(app: Celery, rounds: Rounds, upkeep: Upkeep) -> Celery:
+    """Give the app its five tasks."""
+
+    @app.task(name="look_at_job")
+    def look_at_job(*ids: str) -> None:
+        rounds.look_at("job", ids)
+
+    @app.task(name="look_at_runner")
+    def look_at_runner(*ids: str) -> None:
+        rounds.look_at("runner", ids)
+
+    @app.task(name="look_at_host")
+    def look_at_host(*ids: str) -> None:
+        rounds.look_at("host", ids)
+
+    @app.task(name="look_at_migration")
+    def look_at_migration(*ids: str) -> None:
+        rounds.look_at("migration", ids)
+
+    @app.task(name="sweep")
+    def sweep(_queue: str) -> None:
+        upkeep.hear_beat()
+
+    return app
+
+
+def work(queue: str, settings: ControlSettings) -> None:
+    """Work on one queue until SIGTERM."""
+    rounds = open_rounds(settings)
+    upkeep = Upkeep(rounds, queue)
+    app = with_tasks(worker_app(settings.redis_url), rounds, upkeep)
+    clock = threading.Thread(target=upkeep.run, name="upkeep", daemon=True)
+    clock.start()
+    try:
+        app.worker_main(
+            [
+                *("worker", "--queues", queue, "--pool", "threads", "--concurrency", str(THREADS[queue])),
+                *("--hostname", f"{queue}@%h", "--loglevel", "INFO"),
+                *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            ]
+        )
+    finally:
+        upkeep.stop()
+        rounds.close()
+
+
+def beat(settings: ControlSettings) -> None:
+    """Send the sweeps until SIGTERM. Two beats do no harm, and none does not either, only later."""
+    app = worker_app(settings.redis_url)
+    app.start(["beat", "--schedule", str(settings.home / "beat.schedule"), "--pidfile", "", "--loglevel", "INFO"])
+
+
+def main(role: str) -> None:
+    """Run one process of `spot-runner worker`."""
+    start_logging(role)
+    if role in QUEUES:
+        work(role, ControlSettings())
+    else:
+        beat(ControlSettings())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
