@@ -157,7 +157,7 @@ class World:
         """Forget a registration; what was offered to it is queued again."""
         with self.changed:
             runner.gone_because = because
-            if runner.job is not None and not is_busy(runner):
+            if runner.job is not None and runner.job.status is JobStatus.QUEUED:
                 runner.job.runner = runner.job.offered_until = None
             runner.job = None
             self.changed.notify_all()
