@@ -79,6 +79,8 @@ class HostSettings(BaseSettings):
     package_store: Path = Path("/var/cache/spot-runner/packages")
     """Packages that the machine's image brought along."""
     package_cache: Path = Path("/var/cache/spot-runner/unpacked")
+    build_cache: Path = Path("/var/cache/spot-runner/build")
+    """What `spot-runner package build` made on its way, to be used again."""
     accel: str | None = Field(default=None, alias="SPOT_RUNNER_ACCEL")
     """`kvm`, `pvm` or `tcg`; None: the best that a probe finds."""
     allow_tcg: bool = False

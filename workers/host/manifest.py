@@ -17,9 +17,9 @@ from workers.host.machine import Machine
 FORMAT: Final = 1
 MANIFEST: Final = "manifest"
 MANIFEST_BYTES_MAX: Final = 1 << 20
-REQUIRED: Final = ("state", "memory", "kernel", "disk", "config")
-"""What Drafter's readers ask for."""
-OPTIONAL: Final = ("initrd", "oci")
+REQUIRED: Final = ("state", "memory", "kernel", "disk", "config", "initrd")
+"""Drafter's readers ask for all but the last, which QEMU needs to be the same machine again."""
+OPTIONAL: Final = ("oci",)
 KNOWN: Final = frozenset((*REQUIRED, *OPTIONAL, MANIFEST))
 MIB: Final = 1 << 20
 

@@ -58,9 +58,8 @@ class Unpacked:
         return self.directory / "kernel"
 
     @property
-    def initrd(self) -> Path | None:
-        """None: its machine was started without one."""
-        return self.directory / "initrd" if "initrd" in self.manifest.entries else None
+    def initrd(self) -> Path:
+        return self.directory / "initrd"
 
     @property
     def boot(self) -> LinuxBoot:
@@ -101,11 +100,12 @@ class PackageShelf:
             if not directory.exists():
                 self._unpack(digest, directory)
         manifest = manifests.read((directory / MANIFEST_FILE).read_bytes())
-        _check_host(manifest, self._host_class)
+        if self._host_class is not None:
+            check_runs_on(manifest, self._host_class)
         return Unpacked(digest, manifest, directory)
 
     def add(self, devices: Mapping[str, Path], manifest: Callable[[Mapping[str, Entry]], Manifest]) -> PackageDigest:
-        """Pack these devices, verify what was written, and only then let it be found by digest and by name."""
+        """Pack these devices, verify what was written, and only then let it be found."""
         self._store.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=self._store)
         partial = Path(name)
@@ -114,15 +114,16 @@ class PackageShelf:
                 written = write_container(target, devices, lambda entries: manifests.written(manifest(entries)))
                 target.flush()
                 os.fsync(fd)
-            found = verify(partial, PackageDigest(f"sha256:{written}"))
+            digest = PackageDigest(f"sha256:{written}")
+            verify(partial, digest)
             partial.chmod(0o444)
-            partial.rename(self.path(PackageDigest(f"sha256:{written}")))
+            partial.rename(self.path(digest))
         finally:
             partial.unlink(missing_ok=True)
-        self._name(found.name, PackageDigest(f"sha256:{written}"))
-        return PackageDigest(f"sha256:{written}")
+        return digest
 
-    def _name(self, name: str, digest: PackageDigest) -> None:
+    def name(self, name: str, digest: PackageDigest) -> None:
+        """Let a recipe's name mean this package from now on."""
         folder = self._store / BY_NAME
         folder.mkdir(exist_ok=True)
         link = folder / f".{name}.{os.getpid()}"
@@ -157,7 +158,8 @@ def verify(
         raise BadPackage(f"package: {path.name} has digest sha256:{found.sha256}, not {digest}; fetch it again")
     manifest = manifests.read(found.manifest)
     _compare(found, manifest)
-    _check_host(manifest, host_class)
+    if host_class is not None:
+        check_runs_on(manifest, host_class)
     return manifest
 
 
@@ -179,8 +181,9 @@ def _compare(found: Found, manifest: Manifest) -> None:
             raise BadPackage(f"{name}: sha256 is {entry.sha256}, the manifest says {named.sha256}")
 
 
-def _check_host(manifest: Manifest, host_class: HostClass | None) -> None:
-    if host_class is not None and (difference := mismatch(manifest.host_class, host_class)):
+def check_runs_on(manifest: Manifest, host_class: HostClass) -> None:
+    """Raise `BadPackage`, naming the property, if a host of this class cannot run the package."""
+    if difference := mismatch(manifest.host_class, host_class):
         raise BadPackage(f"manifest: {difference}; build the package on a host of this class")
 
 

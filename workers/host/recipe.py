@@ -33,6 +33,8 @@ class RootfsRecipe:
 
     suite: str
     packages: tuple[str, ...]
+    has_pvm_kernel: bool = False
+    """The kernel among the packages is made for PVM."""
 
 
 @with_config(_STRICT)

@@ -86,13 +86,14 @@ def _made_tar(recipe: Recipe, tar: Path) -> Path:
         return tar
     partial = tar.with_suffix(".partial")
     hooks = recipe.home / "rootfs"
-    run(
-        ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", "--skip=output/dev", "--format=tar"]
-        + [f"--include={','.join(recipe.rootfs.packages)}"]
-        + [f'--setup-hook={hooks / "prepare.sh"} "$1"', f'--customize-hook={hooks / "customize.sh"} "$1"']
-        + [recipe.rootfs.suite, str(partial), *_sources_lists(recipe.rootfs.suite)],
-        limit_s=MMDEBSTRAP_LIMIT_S,
-    )
+    options = [
+        *("--mode=root", "--variant=minbase", "--quiet", "--format=tar", "--skip=output/dev"),
+        f"--include={','.join(recipe.rootfs.packages)}",
+        f"--setup-hook={hooks / 'prepare.sh'}",
+        f"--customize-hook={hooks / 'customize.sh'}",
+    ]
+    sources = _sources_lists(recipe.rootfs.suite)
+    run(["mmdebstrap", *options, recipe.rootfs.suite, str(partial), *sources], limit_s=MMDEBSTRAP_LIMIT_S)
     partial.rename(tar)
     return tar
 

@@ -1,0 +1,79 @@
+"""`spot-runner package`: build, inspect and verify the packages that runners start from."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from workers.domain.errors import Unfit
+from workers.domain.names import PackageDigest
+from workers.host.acceleration import choose_acceleration, measure_host_class
+from workers.host.build import build_package
+from workers.host.manifest import Manifest
+from workers.host.packages import PackageShelf, check_runs_on, digest_of, verify
+from workers.host.recipe import read_recipe
+from workers.settings import HostSettings
+
+MIB: Final = 1 << 20
+package_app: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")
+console: Final = Console()
+
+PackageFile = Annotated[Path, typer.Argument(help="A package, for example one in /var/cache/spot-runner/packages.")]
+
+
+@package_app.command()
+def build(recipe: Annotated[Path, typer.Argument(help="For example runner-vm/packages/debian-12.toml.")]) -> None:
+    """Make the package of a recipe and print its digest; what was made of the same inputs before is used again."""
+    if os.geteuid() != 0:
+        raise Unfit("package build makes a root file system, so it needs root; run it with sudo")
+    settings = HostSettings()
+    shelf = PackageShelf(settings.package_store, settings.package_cache)
+    wanted = read_recipe(recipe)
+    with console.status("…") as status:
+        built = asyncio.run(build_package(wanted, shelf, settings.build_cache, settings.accel, status.update))
+    console.print(f"{built.choice.acceleration}: {built.choice.reason}")
+    if built.cold_boot_s is None:
+        console.print("was built already from the same inputs")
+    else:
+        console.print(f"cold boot {built.cold_boot_s:.1f} s, {built.path.stat().st_size / MIB:.0f} MiB packed")
+    console.print(built.digest, soft_wrap=True)
+
+
+@package_app.command()
+def inspect(package: PackageFile) -> None:
+    """Show what a package says of itself; its content is verified on the way."""
+    _show(verify(package, _named_digest(package)))
+
+
+@package_app.command(name="verify")
+def verify_(package: PackageFile) -> None:
+    """Verify a package against its manifest, its name and this machine."""
+    settings = HostSettings()
+    seen = verify(package, _named_digest(package))
+    choice = choose_acceleration(settings.accel, has_pvm_kernel=seen.kernel.is_pvm_guest)
+    check_runs_on(seen, measure_host_class(choice.acceleration))
+    console.print(f"{seen.name}: whole, and this machine can run it ({choice.acceleration}: {choice.reason})")
+
+
+def _named_digest(package: Path) -> PackageDigest | None:
+    return digest_of(package.resolve()) if package.resolve().name.startswith("sha256-") else None
+
+
+def _show(manifest: Manifest) -> None:
+    machine, host = manifest.machine, manifest.host_class
+    console.print(f"{manifest.name}, made {manifest.created_at:%Y-%m-%d %H:%M} UTC, format {manifest.format}")
+    console.print(
+        f"machine: {machine.type}, {machine.vcpus} vCPU, {machine.memory_mib} MiB, disk {manifest.disk_mib} MiB"
+    )
+    console.print(
+        f"monitor: {host.monitor} {host.monitor_version}, {host.acceleration}, {host.architecture}, {host.vendor}"
+    )
+    console.print(f"kernel: {manifest.kernel.version}{' (PVM guest)' if manifest.kernel.is_pvm_guest else ''}")
+    console.print(f"runner: {manifest.runner.name} {manifest.runner.version} of {manifest.runner.released}")
+    for name, entry in manifest.entries.items():
+        console.print(f"{name:>8} {entry.size / MIB:8.1f} MiB  sha256:{entry.sha256}", soft_wrap=True)

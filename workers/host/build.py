@@ -1,0 +1,98 @@
+"""Making a package: from a recipe to a file on the shelf, and not twice from the same inputs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from workers.domain.errors import BadPackage
+from workers.domain.host_class import HostClass
+from workers.domain.names import PackageDigest
+from workers.host.acceleration import Choice, choose_acceleration, cpu_model, measure_host_class
+from workers.host.machine import Machine
+from workers.host.manifest import FORMAT, Entry, Kernel, Manifest, RunnerProgram
+from workers.host.packages import PackageShelf
+from workers.host.recipe import Recipe
+from workers.host.rootfs import Disk, digest, made_disk
+from workers.host.template import Template
+
+# Raised when this module makes something else out of the same inputs.
+EDITION: Final = 1
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build came to."""
+
+    digest: PackageDigest
+    path: Path
+    choice: Choice
+    cold_boot_s: float | None
+    """From QEMU's start to the agent's first answer; None if the package was there already."""
+
+
+async def build_package(
+    recipe: Recipe, shelf: PackageShelf, cache: Path, override: str | None, progress: Progress
+) -> Built:
+    """Make the package of a recipe, or find it made of the same inputs. Needs root; raises `Unfit` and `BadInput`."""
+    choice = choose_acceleration(override, has_pvm_kernel=recipe.rootfs.has_pvm_kernel)
+    host_class = measure_host_class(choice.acceleration)
+    progress("making the root file system and its disk")
+    disk = made_disk(recipe, cache)
+    record = cache / f"package-{digest(EDITION, FORMAT, disk.key, recipe.name, recipe.machine, host_class)}"
+    if known := _recorded(record, shelf):
+        shelf.name(recipe.name, known)
+        return Built(known, shelf.path(known), choice, None)
+    with tempfile.TemporaryDirectory(prefix=".template.", dir=cache) as work:
+        template = Template(_machine(recipe, host_class), disk, recipe.machine.command_line, Path(work))
+        progress(f"booting the guest and waiting until it has settled ({choice.acceleration}: {choice.reason})")
+        cold_boot_s = await template.boot()
+        progress(f"packing and verifying (the guest had booted after {cold_boot_s:.1f} s)")
+        made = shelf.add(template.devices, lambda entries: _manifest(recipe, disk, host_class, entries))
+    shelf.name(recipe.name, made)
+    record.write_text(made)
+    return Built(made, shelf.path(made), choice, cold_boot_s)
+
+
+def _recorded(record: Path, shelf: PackageShelf) -> PackageDigest | None:
+    """Return the package that these inputs made, if it is still there."""
+    if not record.exists():
+        return None
+    known = PackageDigest(record.read_text())
+    try:
+        return known if shelf.path(known).exists() else None
+    except BadPackage:
+        return None
+
+
+def _machine(recipe: Recipe, host_class: HostClass) -> Machine:
+    wanted = recipe.machine
+    return Machine(
+        type=host_class.machine,
+        acceleration=host_class.acceleration,
+        cpu=cpu_model(host_class.acceleration),
+        vcpus=wanted.vcpus,
+        memory_mib=wanted.memory_mib,
+    )
+
+
+def _manifest(recipe: Recipe, disk: Disk, host_class: HostClass, entries: Mapping[str, Entry]) -> Manifest:
+    runner = recipe.runner
+    return Manifest(
+        format=FORMAT,
+        name=recipe.name,
+        created_at=datetime.now(UTC),
+        host_class=host_class,
+        machine=_machine(recipe, host_class),
+        disk_mib=recipe.machine.disk_mib,
+        kernel=Kernel(disk.kernel_version, recipe.machine.command_line, recipe.rootfs.has_pvm_kernel),
+        runner=RunnerProgram(runner.name, runner.version, runner.released),
+        contents=disk.contents,
+        entries=entries,
+    )

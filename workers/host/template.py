@@ -1,0 +1,89 @@
+"""The guest that a package is made of: booted once, made ready, and stopped for good.
+
+disk ─▶ boot ─▶ the agent answers ─▶ BeforeSuspend ─▶ stop ─▶ memory, state, disk
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from workers.host.guest import GuestChannel
+from workers.host.machine import FreshMemory, LinuxBoot, Machine, Overlay, RawDisk, TemplateMemory, Wiring
+from workers.host.packages import Unpacked
+from workers.host.qemu import Qemu
+from workers.host.rootfs import Disk, run
+
+# Under software emulation on a busy machine a guest took 40 s to boot and 30 more to settle.
+BOOT_LIMIT_S: Final = 300.0
+SETTLE_LIMIT_S: Final = 300.0
+CONNECT_LIMIT_S: Final = 5.0
+# What Drafter's readers expect; the agent of a QEMU guest listens on a virtio-serial port instead.
+CONFIG: Final = b'{"agentVSockPort":26}\0'
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where a guest is being made ready."""
+
+    machine: Machine
+    disk: Disk
+    command_line: str
+    work: Path
+
+    async def boot(self) -> float:
+        """Boot, settle and stop the guest; `devices` are there afterwards. Returns the seconds that the boot took."""
+        run(["cp", "--sparse=always", "--reflink=auto", str(self.disk.disk), str(self.work / "disk")])
+        (self.work / "config").write_bytes(CONFIG)
+        boot = LinuxBoot(self.disk.kernel, self.disk.initrd, self.command_line)
+        wiring = Wiring(TemplateMemory(self.work / "memory"), RawDisk(self.work / "disk"), boot)
+        async with _booted(self.machine, wiring, self.work) as (qemu, guest, boot_s):
+            # Its answer is read before the snapshot, so nothing is on its way in either direction.
+            await guest.call("BeforeSuspend", limit_s=SETTLE_LIMIT_S)
+            state = os.open(self.work / "state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                await qemu.save(state)
+            finally:
+                os.close(state)
+        return boot_s
+
+    @property
+    def devices(self) -> Mapping[str, Path]:
+        """The devices in the order in which a package holds them."""
+        here = {name: self.work / name for name in ("state", "memory", "kernel", "disk", "config", "initrd")}
+        return here | {"kernel": self.disk.kernel, "initrd": self.disk.initrd}
+
+
+async def measure_cold_boot(unpacked: Unpacked) -> float:
+    """Boot the package's guest as if there were no snapshot; return the seconds until its agent answers."""
+    manifest = unpacked.manifest
+    boot = LinuxBoot(unpacked.kernel, unpacked.initrd, manifest.kernel.command_line)
+    with tempfile.TemporaryDirectory(prefix="spot-cold-boot.") as name, unpacked.disk.open("rb") as base:
+        overlay_path = Path(name) / "overlay"
+        run(["qemu-img", "create", "-q", "-f", "qcow2", str(overlay_path), f"{manifest.disk_mib}M"])
+        with overlay_path.open("r+b") as overlay:
+            wiring = Wiring(FreshMemory(), Overlay(overlay.fileno(), base.fileno()), boot)
+            async with _booted(manifest.machine, wiring, Path(name)) as (_, _, boot_s):
+                return boot_s
+
+
+@asynccontextmanager
+async def _booted(machine: Machine, wiring: Wiring, directory: Path) -> AsyncIterator[tuple[Qemu, GuestChannel, float]]:
+    """Boot a machine and wait for its agent; at the end of the block QEMU is gone."""
+    began = time.monotonic()
+    qemu = await Qemu.start(machine, wiring, directory)
+    try:
+        guest = await GuestChannel.connect(directory / "agent", CONNECT_LIMIT_S)
+        try:
+            await guest.call("RunnerStatus", limit_s=BOOT_LIMIT_S)
+            yield qemu, guest, time.monotonic() - began
+        finally:
+            await guest.close()
+    finally:
+        await qemu.quit()
