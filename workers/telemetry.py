@@ -15,7 +15,7 @@ from structlog.processors import JSONRenderer, TimeStamper, add_log_level, forma
 from structlog.typing import EventDict, Processor
 
 # These tell of every single request or connection at INFO.
-CHATTY: Final = ("httpx", "httpcore", "kombu", "urllib3", "celery.worker.strategy", "celery.app.trace")
+CHATTY: Final = ("alembic", "httpx", "httpcore", "kombu", "urllib3", "celery.worker.strategy", "celery.app.trace")
 
 
 def start_logging(process: str, level: int = logging.INFO) -> None:
