@@ -64,11 +64,10 @@ class Hosts:
         return [host.id for host in self._store.hosts.open() if host.deadline_at is not None]
 
     def advance(self, host_id: HostId) -> None:
-        """Take this host as far as it goes now."""
-        with patience("host", host_id):
-            for _ in range(STEPS_MAX):
-                if not self._step(host_id):
-                    return
+        """Take this host as far as it goes now. Raises `TryLater`, mostly because another has the lease."""
+        for _ in range(STEPS_MAX):
+            if not self._step(host_id):
+                return
 
     def end_leaked(self) -> None:
         """End every instance that carries our name and that no open host stands for."""

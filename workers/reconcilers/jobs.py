@@ -24,7 +24,6 @@ from workers.planning.placement import counts_on, runner_for, spare_runner
 from workers.planning.running import RunnerSeen, is_dead, is_lost_with_its_host
 from workers.ports import Clock, GitHub, Hints, Lease, Store
 from workers.reconcilers.capacity import Buyer
-from workers.reconcilers.patience import patience
 
 # Webhooks get lost; an installation may ask 5,000 times an hour, so this serves some 80 jobs at once with half of it.
 POLL_INTERVAL: Final = timedelta(minutes=2)
@@ -64,11 +63,10 @@ class Jobs:
         return list(dict.fromkeys((*unseen, *(job.id for job in self._store.jobs.open()))))
 
     def advance(self, job_id: JobId) -> None:
-        """Write down what is known of a job and do what follows from it."""
-        with patience("job", job_id):
-            self._advance(job_id)
+        """Write down what is known of a job and do what follows from it.
 
-    def _advance(self, job_id: JobId) -> None:
+        Raises `TryLater`, mostly because another has the lease.
+        """
         facts = self._store.facts_of(job_id)
         if not planning.is_wanted(facts):
             self._store.mark_seen(facts)

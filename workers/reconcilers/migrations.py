@@ -24,7 +24,6 @@ from workers.planning.moving import (
 )
 from workers.planning.orders import move_order
 from workers.ports import Clock, Forwarding, Hints, HostApi, Relay, Store
-from workers.reconcilers.patience import patience
 
 
 class Migrations:
@@ -43,13 +42,12 @@ class Migrations:
         return [row.id for row in self._store.migrations.open()]
 
     def advance(self, migration_id: MigrationId) -> None:
-        """Take this migration as far as it goes now."""
-        with patience("migration", migration_id):
-            if self._store.migrations.get(migration_id) is None:
-                return
-            with self._store.migrations.lease(migration_id) as lease:
-                self._step(lease.row)
-            self._pass_on(self._store.migrations.get(migration_id) or lease.row)
+        """Take this migration as far as it goes now. Raises `TryLater`, mostly because another has the lease."""
+        if self._store.migrations.get(migration_id) is None:
+            return
+        with self._store.migrations.lease(migration_id) as lease:
+            self._step(lease.row)
+        self._pass_on(self._store.migrations.get(migration_id) or lease.row)
 
     def _step(self, row: Migration) -> None:
         seen = self._gather(row)

@@ -1,4 +1,4 @@
-"""What every reconciler does with an error that says "later": it stops, and the next hint or sweep begins again."""
+"""Some errors say "later": then the rest goes on, and the next hint or sweep comes back to what was left."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from contextlib import contextmanager
 
 import structlog
 
-from workers.domain.errors import LeaseLost, TryLater
+from workers.domain.errors import TryLater
 
 log = structlog.get_logger()
 
 
 @contextmanager
 def patience(kind: str, key: object) -> Iterator[None]:
-    """End the block quietly if it cannot go on now; nothing that was not written has happened."""
+    """End the block quietly if it cannot go on now; what was not written has not happened."""
     try:
         yield
-    except LeaseLost:
-        log.debug("lease_lost", kind=kind, id=key)
     except TryLater as error:
-        log.info("try_later", kind=kind, id=key, because=str(error))
+        log.info("later", kind=kind, id=key, why=str(error))

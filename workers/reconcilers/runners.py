@@ -21,7 +21,6 @@ from workers.planning.moving import MigrationSeen, given_up
 from workers.planning.orders import boot_order
 from workers.planning.running import Ending, RunnerSeen, RunnerStep, end_of_retired, next_step
 from workers.ports import Clock, Forwarding, GitHub, Hints, HostApi, Lease, Relay, Store
-from workers.reconcilers.patience import patience
 
 # Boot, start, and something unforeseen: one call goes on for so many steps, then others get their turn.
 STEPS_MAX: Final = 4
@@ -39,11 +38,10 @@ class Runners:
         return [runner.id for runner in self._store.runners.open()]
 
     def advance(self, runner_id: RunnerId) -> None:
-        """Take this runner as far as it goes now."""
-        with patience("runner", runner_id):
-            for _ in range(STEPS_MAX):
-                if not self._step(runner_id):
-                    return
+        """Take this runner as far as it goes now. Raises `TryLater`, mostly because another has the lease."""
+        for _ in range(STEPS_MAX):
+            if not self._step(runner_id):
+                return
 
     def _step(self, runner_id: RunnerId) -> bool:
         """Take one step under a lease of its own; say whether another one may follow at once."""
