@@ -6,7 +6,8 @@ Each command loads only what its own process needs: a host must not load Celery,
 from __future__ import annotations
 
 import sys
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 from pydantic import ValidationError
@@ -55,6 +56,35 @@ def relay() -> None:
     from workers.bootstrap.relay import run_relay  # noqa: PLC0415 - only the relay needs the kernel's networks
 
     run_relay(RelaySettings())
+
+
+package: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")
+app.add_typer(package, name="package")
+PackageFile = Annotated[Path, typer.Argument(help="A package, for example one in /var/cache/spot-runner/packages.")]
+
+
+@package.command()
+def build(recipe: Annotated[Path, typer.Argument(help="For example runner-vm/packages/debian-12.toml.")]) -> None:
+    """Make the package of a recipe and print its digest."""
+    from workers.bootstrap.package import run_build  # noqa: PLC0415 - only a build needs the monitor
+
+    run_build(HostSettings(), recipe)
+
+
+@package.command()
+def inspect(file: PackageFile) -> None:
+    """Show what a package says of itself."""
+    from workers.bootstrap.package import run_inspect  # noqa: PLC0415 - only a build needs the monitor
+
+    run_inspect(file)
+
+
+@package.command()
+def verify(file: PackageFile) -> None:
+    """Say whether a package is whole and whether this machine can run it."""
+    from workers.bootstrap.package import run_verify  # noqa: PLC0415 - only a build needs the monitor
+
+    run_verify(HostSettings(), file)
 
 
 def main() -> None:

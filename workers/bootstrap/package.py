@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
 from rich.console import Console
 
 from workers.domain.errors import Unfit
 from workers.domain.names import PackageDigest
 from workers.host.acceleration import choose_acceleration, measure_host_class
-from workers.host.build import build_package
-from workers.host.manifest import Manifest
+from workers.host.build import Built, build_package
+from workers.host.manifest import MIB, Manifest
 from workers.host.packages import PackageShelf, check_runs_on, digest_of, verify
 from workers.host.recipe import read_recipe
 from workers.settings import HostSettings
 
-MIB: Final = 1 << 20
-package_app: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")
 console: Final = Console()
 
-PackageFile = Annotated[Path, typer.Argument(help="A package, for example one in /var/cache/spot-runner/packages.")]
 
-
-@package_app.command()
-def build(recipe: Annotated[Path, typer.Argument(help="For example runner-vm/packages/debian-12.toml.")]) -> None:
+def run_build(settings: HostSettings, recipe: Path) -> Built:
     """Make the package of a recipe and print its digest; what was made of the same inputs before is used again."""
+    wanted = read_recipe(recipe)
     if os.geteuid() != 0:
         raise Unfit("package build makes a root file system, so it needs root; run it with sudo")
-    settings = HostSettings()
     shelf = PackageShelf(settings.package_store, settings.package_cache)
-    wanted = read_recipe(recipe)
-    with console.status("…") as status:
-        built = asyncio.run(build_package(wanted, shelf, settings.build_cache, settings.accel, status.update))
+    with console.status("starting") as status:
+        built = build_package(wanted, shelf, settings.build_cache, settings.accel, status.update)
     console.print(f"{built.choice.acceleration}: {built.choice.reason}")
     if built.cold_boot_s is None:
-        console.print("was built already from the same inputs")
+        console.print("built already from the same inputs")
     else:
         console.print(f"cold boot {built.cold_boot_s:.1f} s, {built.path.stat().st_size / MIB:.0f} MiB packed")
     console.print(built.digest, soft_wrap=True)
+    return built
 
 
-@package_app.command()
-def inspect(package: PackageFile) -> None:
+def run_inspect(package: Path) -> None:
     """Show what a package says of itself; its content is verified on the way."""
     _show(verify(package, _named_digest(package)))
 
 
-@package_app.command(name="verify")
-def verify_(package: PackageFile) -> None:
-    """Verify a package against its manifest, its name and this machine."""
-    settings = HostSettings()
+def run_verify(settings: HostSettings, package: Path) -> None:
+    """Verify a package against its manifest, its file's name and this machine."""
     seen = verify(package, _named_digest(package))
     choice = choose_acceleration(settings.accel, has_pvm_kernel=seen.kernel.is_pvm_guest)
     check_runs_on(seen, measure_host_class(choice.acceleration))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from workers.domain.names import PackageDigest
 from workers.host.acceleration import Choice, choose_acceleration, cpu_model, measure_host_class
 from workers.host.machine import Machine
 from workers.host.manifest import FORMAT, Entry, Kernel, Manifest, RunnerProgram
-from workers.host.packages import PackageShelf
+from workers.host.packages import PackageShelf, locked
 from workers.host.recipe import Recipe
 from workers.host.rootfs import Disk, digest, made_disk
 from workers.host.template import Template
@@ -37,11 +38,15 @@ class Built:
     """From QEMU's start to the agent's first answer; None if the package was there already."""
 
 
-async def build_package(
-    recipe: Recipe, shelf: PackageShelf, cache: Path, override: str | None, progress: Progress
-) -> Built:
+def build_package(recipe: Recipe, shelf: PackageShelf, cache: Path, override: str | None, progress: Progress) -> Built:
     """Make the package of a recipe, or find it made of the same inputs. Needs root; raises `Unfit` and `BadInput`."""
     choice = choose_acceleration(override, has_pvm_kernel=recipe.rootfs.has_pvm_kernel)
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / ".lock"):
+        return _built(recipe, shelf, cache, choice, progress)
+
+
+def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, progress: Progress) -> Built:
     host_class = measure_host_class(choice.acceleration)
     progress("making the root file system and its disk")
     disk = made_disk(recipe, cache)
@@ -52,7 +57,7 @@ async def build_package(
     with tempfile.TemporaryDirectory(prefix=".template.", dir=cache) as work:
         template = Template(_machine(recipe, host_class), disk, recipe.machine.command_line, Path(work))
         progress(f"booting the guest and waiting until it has settled ({choice.acceleration}: {choice.reason})")
-        cold_boot_s = await template.boot()
+        cold_boot_s = asyncio.run(template.boot())
         progress(f"packing and verifying (the guest had booted after {cold_boot_s:.1f} s)")
         made = shelf.add(template.devices, lambda entries: _manifest(recipe, disk, host_class, entries))
     shelf.name(recipe.name, made)

@@ -13,9 +13,10 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from guest_agent import wire
 from workers.domain.errors import Bug, Refused, Unreachable

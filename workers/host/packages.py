@@ -96,7 +96,7 @@ class PackageShelf:
         """Verify and unpack, or find it unpacked. Raises `BadPackage`, and then nothing is left of the attempt."""
         directory = self._cache / _stem(digest)
         self._cache.mkdir(parents=True, exist_ok=True)
-        with _locked(self._cache / f".{_stem(digest)}.lock"):
+        with locked(self._cache / f".{_stem(digest)}.lock"):
             if not directory.exists():
                 self._unpack(digest, directory)
         manifest = manifests.read((directory / MANIFEST_FILE).read_bytes())
@@ -195,7 +195,8 @@ def _stem(digest: PackageDigest) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
+def locked(path: Path) -> Iterator[BinaryIO]:
+    """Wait for, and hold, a lock among all processes of this machine."""
     with path.open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock

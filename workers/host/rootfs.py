@@ -70,7 +70,6 @@ def made_disk(recipe: Recipe, cache: Path) -> Disk:
     key = digest(EDITION, tar_key, recipe.machine.disk_mib, recipe.runner, *ours)
     directory = cache / f"disk-{key}"
     if not directory.exists():
-        cache.mkdir(parents=True, exist_ok=True)
         with _half_made(directory) as partial:
             _make_disk(recipe, _made_tar(recipe, cache / f"rootfs-{tar_key}.tar"), partial)
     return Disk(key, directory)
