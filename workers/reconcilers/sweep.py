@@ -1,13 +1,10 @@
-"""The sweep: whatever hint was lost, every open row is found again here."""
+"""What is looked at although nobody hinted at it, and what only follows from the rows and is made anew from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import structlog
-
-from workers.domain.errors import SpotError
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import RunnerState
 from workers.ports import Forwarding, Hints, Relay, Store
@@ -17,8 +14,6 @@ from workers.reconcilers.jobs import Jobs
 from workers.reconcilers.migrations import Migrations
 from workers.reconcilers.patience import patience
 from workers.reconcilers.runners import Runners
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -44,35 +39,13 @@ class Reconcilers:
             case _:
                 raise ValueError(f"a hint about {kind!r}; known are job, runner, host and migration")
 
-    def due(self) -> Iterator[tuple[str, str]]:
-        """Name every open row, the urgent kinds first."""
-        yield from (("migration", key) for key in self.migrations.due())
-        yield from (("host", key) for key in self.hosts.due())
-        yield from (("job", str(key)) for key in self.jobs.due())
-        yield from (("runner", key) for key in self.runners.due())
-
 
 class Sweep:
-    """Finds what is due and refreshes what is only a projection of the rows."""
+    """Names what is urgent, and refreshes what is only a projection of the rows."""
 
     def __init__(self, store: Store, relay: Relay, hints: Hints, buyer: Buyer, reconcilers: Reconcilers) -> None:
         self._store, self._relay, self._hints = store, relay, hints
         self._buyer, self._reconcilers = buyer, reconcilers
-
-    def run(self) -> None:
-        """Hint at every open row; workers do the rest side by side. Needs the broker."""
-        self.refresh()
-        for kind, key in self._reconcilers.due():
-            self._hints.look_at(kind, key)
-
-    def run_here(self) -> None:
-        """Advance every open row in this process, one after the other: for when the broker is gone."""
-        self.refresh()
-        self._advance(self._reconcilers.due)
-
-    def run_urgent(self) -> None:
-        """Advance in this process what cannot wait for a hint: hosts with a notice, their runners, and migrations."""
-        self._advance(self.urgent)
 
     def urgent(self) -> Iterator[tuple[str, str]]:
         """Name what cannot wait for a hint."""
@@ -81,14 +54,6 @@ class Sweep:
             yield "host", host_id
             runners = self._store.runners_on(host_id)
             yield from (("runner", one.id) for one in runners if one.state is not RunnerState.BUSY)
-
-    def _advance(self, due: Callable[[], Iterator[tuple[str, str]]]) -> None:
-        """One row that fails must not keep the others from their turn."""
-        for kind, key in list(due()):
-            try:
-                self._reconcilers.look_at(kind, key)
-            except SpotError as error:
-                log.exception("advance_failed", kind=kind, id=key, because=str(error))
 
     def refresh(self) -> None:
         """Renew what only follows from the rows: the relay's table, the hosts on order, the end of leaked instances."""
