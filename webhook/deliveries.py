@@ -57,7 +57,8 @@ class _WorkflowJob(_Strict):
     action: JobAction
     workflow_job: _Job
     repository: _Repository
-    installation: _Installation
+    # An App's deliveries have it. A repository's own webhook has none, and without it we may do nothing there.
+    installation: _Installation | None = None
 
 
 class Headers(Protocol):
@@ -106,13 +107,15 @@ def _is_used(action: object) -> bool:
     return not isinstance(action, str) or action in set(JobAction)
 
 
-def _fact(guid: str, body: bytes, now: datetime) -> JobFact:
+def _fact(guid: str, body: bytes, now: datetime) -> JobFact | None:
     try:
         said = _WorkflowJob.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BadInput(f"not a workflow_job event: {place}: {first['msg']}") from error
+    if said.installation is None:
+        return None
     job = said.workflow_job
     return JobFact(
         delivery=guid,
