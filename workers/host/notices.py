@@ -1,0 +1,169 @@
+"""The instance metadata service (IMDSv2): what the machine was told at launch, and when it is taken away.
+
+Each notice is told as soon as it is seen and again in every round until the control plane has answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeVar
+
+import httpx
+import structlog
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
+
+from workers.domain.errors import BadInput, SpotError, Unreachable
+from workers.domain.messages import Notice, NoticeKind
+from workers.ports import Clock
+
+T = TypeVar("T")
+
+TOKEN_LIFE_S: Final = 300
+# Renewed before its end, so that no round is lost to a token that has just expired.
+TOKEN_USE_S: Final = 240
+# The service is on the machine itself or one hop away.
+CALL_LIMIT_S: Final = 2.0
+INTERRUPTION: Final = "latest/meta-data/spot/instance-action"
+REBALANCE: Final = "latest/meta-data/events/recommendations/rebalance"
+
+_log: Final = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class UserData:
+    """All that a machine is told when it is launched."""
+
+    host_id: str
+    control_url: str
+    control_ca_sha256: str
+    token: str = field(repr=False)
+    relay_address: str
+
+
+@dataclass(frozen=True)
+class _Action:
+    """The body of an interruption notice; whatever the action is, the machine is not ours afterwards."""
+
+    action: str
+    time: AwareDatetime
+
+
+@dataclass(frozen=True)
+class _Recommendation:
+    noticeTime: AwareDatetime  # noqa: N815  the service's own name
+
+
+_USER_DATA: Final = TypeAdapter(UserData)
+_ACTION: Final = TypeAdapter(_Action)
+_RECOMMENDATION: Final = TypeAdapter(_Recommendation)
+
+
+class MetadataService:
+    """IMDSv2. Every call raises `Unreachable` without an answer, `BadInput` for one that makes no sense."""
+
+    def __init__(self, url: str) -> None:
+        self._client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=CALL_LIMIT_S, follow_redirects=False)
+        self._token = ""
+        self._token_until = 0.0
+
+    async def user_data(self) -> UserData:
+        """Return what the machine was told."""
+        return _parsed(_USER_DATA, "latest/user-data", await self._needed("latest/user-data"))
+
+    async def local_address(self) -> str:
+        """Return the machine's own IPv4 address."""
+        return await self._needed("latest/meta-data/local-ipv4")
+
+    async def interruption_at(self) -> datetime | None:
+        """Return when the machine is taken away, None if nothing is announced."""
+        body = await self._text(INTERRUPTION)
+        return None if body is None else _parsed(_ACTION, INTERRUPTION, body).time
+
+    async def rebalance_at(self) -> datetime | None:
+        """Return when the cloud recommended to leave, None if it did not."""
+        body = await self._text(REBALANCE)
+        return None if body is None else _parsed(_RECOMMENDATION, REBALANCE, body).noticeTime
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def _needed(self, path: str) -> str:
+        body = await self._text(path)
+        if body is None:
+            raise BadInput(f"the metadata service has no {path}; launch the machine with spot-runner's user data")
+        return body.strip()
+
+    async def _text(self, path: str) -> str | None:
+        answer = await self._get(path)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:  # the service was restarted and forgot our token
+            self._token_until = 0.0
+            answer = await self._get(path)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if not answer.is_success:
+            raise Unreachable(f"the metadata service answered {answer.status_code} to {path}")
+        return answer.text
+
+    async def _get(self, path: str) -> httpx.Response:
+        if time.monotonic() >= self._token_until:
+            lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_LIFE_S)}
+            answer = await self._request("PUT", "latest/api/token", lifetime)
+            if not answer.is_success:
+                raise Unreachable(f"the metadata service gave no token but {answer.status_code}")
+            self._token, self._token_until = answer.text, time.monotonic() + TOKEN_USE_S
+        return await self._request("GET", path, {"X-aws-ec2-metadata-token": self._token})
+
+    async def _request(self, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
+        try:
+            return await self._client.request(method, path, headers=headers)
+        except httpx.HTTPError as error:
+            raise Unreachable(f"the metadata service at {self._client.base_url} did not answer: {error!r}") from error
+
+
+class NoticeWatcher:
+    """Tells the control plane of every notice until it has answered, and not again after that."""
+
+    def __init__(self, service: MetadataService, tell: Callable[[Notice], Awaitable[None]], clock: Clock) -> None:
+        self._service = service
+        self._tell = tell
+        self._clock = clock
+        self._answered: set[tuple[NoticeKind, datetime]] = set()
+
+    async def watch(self, interval_s: float) -> None:
+        """Look for ever; what goes wrong in one round is tried again in the next."""
+        while True:
+            await self.look()
+            await asyncio.sleep(interval_s)
+
+    async def look(self) -> None:
+        """Make one round; a trouble with one kind of notice keeps nobody from the other."""
+        for kind, ask in (
+            (NoticeKind.INTERRUPTION, self._service.interruption_at),
+            (NoticeKind.REBALANCE, self._service.rebalance_at),
+        ):
+            try:
+                at = await ask()
+                if at is not None and (kind, at) not in self._answered:
+                    await self._pass_on(kind, at)
+            except SpotError as error:
+                _log.warning("notice_round_failed", kind=kind.value, error=str(error))
+
+    async def _pass_on(self, kind: NoticeKind, at: datetime) -> None:
+        left = max(0.0, (at - self._clock.now()).total_seconds())
+        _log.info("notice_seen", kind=kind.value, seconds_left=left)
+        await self._tell(Notice(kind, left))
+        self._answered.add((kind, at))
+
+
+def _parsed(adapter: TypeAdapter[T], path: str, body: str) -> T:
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "body"
+        raise BadInput(f"the metadata service's {path}: {place}: {first['msg']}") from error
