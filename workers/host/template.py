@@ -60,11 +60,14 @@ class Template:
         return here | {"kernel": self.disk.kernel, "initrd": self.disk.initrd}
 
 
-async def measure_cold_boot(unpacked: Unpacked) -> float:
-    """Boot the package's guest as if there were no snapshot; return the seconds until its agent answers."""
+async def measure_cold_boot(unpacked: Unpacked, folder: Path | None = None) -> float:
+    """Boot the package's guest as if there were no snapshot; return the seconds until its agent answers.
+
+    It works in a directory of its own below `folder`, by default where temporary things go.
+    """
     manifest = unpacked.manifest
     boot = LinuxBoot(unpacked.kernel, unpacked.initrd, manifest.kernel.command_line)
-    with tempfile.TemporaryDirectory(prefix="spot-cold-boot.") as name, unpacked.disk.open("rb") as base:
+    with tempfile.TemporaryDirectory(prefix="spot-cold-boot.", dir=folder) as name, unpacked.disk.open("rb") as base:
         overlay_path = Path(name) / "overlay"
         run(["qemu-img", "create", "-q", "-f", "qcow2", str(overlay_path), f"{manifest.disk_mib}M"])
         with overlay_path.open("r+b") as overlay:
