@@ -58,6 +58,35 @@ def relay() -> None:
     run_relay(RelaySettings())
 
 
+@app.command()
+def demo(
+    *,
+    json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
+    no_interruption: Annotated[bool, typer.Option("--no-interruption", help="Let the host live.")] = False,
+    notice_seconds: Annotated[float, typer.Option(min=0, max=600, help="0: the host dies without a notice.")] = 60,
+    hosts: Annotated[int, typer.Option(min=0, max=8, help="Hosts that are ready at the start.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=16, help="Jobs at once.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and print the URLs.")] = False,
+    seed: Annotated[int, typer.Option(help="Chooses the moment, and the host, of the interruption.")] = 0,
+    name: Annotated[str, typer.Option(help="Rehearsals with different names can run at once.")] = "spot",
+) -> None:
+    """Play the whole service on this machine: a job runs, its host is taken away, the job survives."""
+    from workers.bootstrap.rehearsal import run_demo  # noqa: PLC0415 - it loads nearly everything
+    from workers.rehearsal.story import Options  # noqa: PLC0415 - the same
+
+    options = Options(
+        name=name,
+        json=json,
+        interruption=not no_interruption,
+        notice_seconds=notice_seconds,
+        hosts=hosts,
+        jobs=jobs,
+        keep=keep,
+        seed=seed,
+    )
+    raise typer.Exit(run_demo(options))
+
+
 package: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")
 app.add_typer(package, name="package")
 PackageFile = Annotated[Path, typer.Argument(help="A package, for example one in /var/cache/spot-runner/packages.")]

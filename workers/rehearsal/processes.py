@@ -24,6 +24,7 @@ from workers.rehearsal.remains import NETNS, Journal, wait_until
 STOP_LIMIT_S: Final = 8.0
 # A program's own words are at the end of its log.
 LOG_TAIL: Final = 600
+FOREIGN: Final = ("SPOT_RUNNER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **program.environment},
+                env={**_inherited(), "PYTHONUNBUFFERED": "1", **program.environment},
                 start_new_session=True,  # Ctrl-C goes to us, and we end them in order
             )
         self.journal.note_program(child.pid)
@@ -117,6 +118,11 @@ class Processes:
         for running in reversed(self.started):
             running.stop(max(0.5, end - time.monotonic()))
         self.started.clear()
+
+
+def _inherited() -> dict[str, str]:
+    """Return our own environment without what would change ours: settings of another deployment, and proxies."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(FOREIGN)}
 
 
 def _wrapped(program: Program) -> list[str]:

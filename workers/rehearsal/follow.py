@@ -1,0 +1,143 @@
+"""One line for each thing that happens: the control plane's timeline, the job's steps, and what the market does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from rich.text import Text
+
+from workers.domain.events import Event, Happening
+
+Json = dict[str, Any]
+
+# What a reader looks for first in a line has a colour of its own.
+JOB: Final = "bold cyan"
+RUNNER: Final = "bold green"
+HOST: Final = "bold yellow"
+MOVE: Final = "bold magenta"
+STYLES: Final = {"job": JOB, "runner": RUNNER, "host": HOST, "move": MOVE}
+
+SENTENCES: Final = {
+    Happening.JOB_QUEUED: "{job} is queued",
+    Happening.JOB_UNSERVED: "{job} asks for labels that nobody serves",
+    Happening.JOB_PLACED: "{job} gets {runner} on {host}",
+    Happening.JOB_STARTED: "{job} runs on {runner}",
+    Happening.JOB_COMPLETED: "{job} is completed",
+    Happening.JOB_LOST: "{job} is lost with its host",
+    Happening.RERUN_ASKED: "GitHub is asked to run {job} again",
+    Happening.RUNNER_REQUESTED: "{runner} is wanted on {host}",
+    Happening.RUNNER_RESTORED: "{runner} is restored from its package on {host}",
+    Happening.RUNNER_REGISTERED: "{runner} is registered with GitHub",
+    Happening.RUNNER_STARTED: "{runner} has its configuration and asks for work",
+    Happening.RUNNER_STOPPED: "{runner} is stopped",
+    Happening.RUNNER_GONE: "{runner} is gone",
+    Happening.HOST_REQUESTED: "{host} is wanted",
+    Happening.HOST_LAUNCHED: "{host} is ordered from the spot market",
+    Happening.HOST_REGISTERED: "{host} has registered and got its certificate",
+    Happening.HOST_READY: "{host} has proved itself and is ready",
+    Happening.HOST_NOTICE: "{host} has seen the notice",
+    Happening.HOST_DRAINING: "{host} takes nothing in any more",
+    Happening.HOST_LOST: "{host} is silent and counts as lost",
+    Happening.HOST_TERMINATED: "{host} is terminated",
+    Happening.MIGRATION_PLANNED: "{move}: {runner} is to leave {host}",
+    Happening.MIGRATION_RECEIVING: "{move}: the target listens",
+    Happening.MIGRATION_COPYING: "{move}: memory and disk are being copied",
+    Happening.MIGRATION_PAUSED: "{move}: everything is copied, the guest stands still on both sides",
+    Happening.MIGRATION_COMMITTED: "{move}: committed, the guest belongs to {host}",
+    Happening.MIGRATION_RUNNING: "{move}: the guest runs on {host}",
+    Happening.MIGRATION_FINISHED: "{move}: finished, nothing is left at the source",
+    Happening.MIGRATION_ABORTED: "{move}: aborted",
+    Happening.RELAY_POINTED: "the relay sends the traffic of {runner} to {host}",
+}
+
+
+class Timeline(Protocol):
+    """The part of the store that is followed."""
+
+    def timeline(self, after: int = 0) -> Sequence[tuple[int, Event]]:
+        """Return the entries behind the entry with this number, each with its own number, oldest first."""
+
+
+@dataclass
+class Follower:
+    """Reads what is new in the timeline and remembers all of it."""
+
+    store: Timeline
+    seen: list[Event] = field(default_factory=list)
+    last: int = 0
+
+    def fresh(self) -> list[Event]:
+        """Return the entries that came since the last call."""
+        new = self.store.timeline(self.last)
+        if new:
+            self.last = new[-1][0]
+            self.seen.extend(event for _, event in new)
+        return [event for _, event in new]
+
+    def has(self, happening: Happening, **ids: object) -> bool:
+        """Say whether this has happened, to rows with these ids if any are given."""
+        return any(
+            event.happening is happening and all(getattr(event, name) == value for name, value in ids.items())
+            for event in self.seen
+        )
+
+    def count(self, happening: Happening) -> int:
+        return sum(event.happening is happening for event in self.seen)
+
+
+def told(event: Event) -> Text:
+    """Return an entry of the timeline as one sentence, what else it knows behind it."""
+    names = {
+        "job": f"job {event.job_id}",
+        "runner": str(event.runner_id or "a runner"),
+        "host": str(event.host_id or event.detail.get("host") or "a host"),
+        "move": str(event.migration_id or "a move"),
+    }
+    line = sentence(SENTENCES[event.happening], **names)
+    rest = [f"{name} {_short(value)}" for name, value in event.detail.items() if name != "host" and _says(value)]
+    return line.append(f"  {', '.join(rest)}", style="dim") if rest else line
+
+
+def sentence(template: str, **names: str) -> Text:
+    """Fill a template and give each noun its colour."""
+    line = Text()
+    for part in template.replace("}", "{").split("{"):
+        line.append(names[part], style=STYLES.get(part, "bold")) if part in names else line.append(part)
+    return line
+
+
+def _says(value: object) -> bool:
+    return value is not None and value is not False
+
+
+def _short(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+@dataclass
+class StepWatch:
+    """Notices the steps of one attempt at a job begin and end."""
+
+    known: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def fresh(self, attempt: Json) -> Iterator[Text]:
+        """Return a line for each step whose state has changed."""
+        job = f"job {attempt['id']}"
+        for step in attempt["steps"]:
+            state = step["conclusion"] or ("started" if step["starts"] else "waiting")
+            key = (attempt["id"], step["number"])
+            if self.known.get(key, "waiting") != state:
+                self.known[key] = state
+                verb = "begins" if state == "started" else f"ends: {state}"
+                yield sentence(
+                    f"{{job}}, step {step['number']} of {len(attempt['steps'])} “{{step}}” {verb}",
+                    job=job,
+                    step=step["name"],
+                )
+
+
+def steps_over(attempt: Json) -> int:
+    """Return how many steps of an attempt have ended."""
+    return sum(step["conclusion"] is not None for step in attempt["steps"])

@@ -1,0 +1,216 @@
+"""From what was seen to what is reported: pure, so that every figure can be checked against made-up facts.
+
+Moments are Unix times of this one machine; the control plane, the simulator and the hosts share its clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum, auto
+from typing import Any, Final, assert_never
+
+from workers.domain.events import Event, Happening
+from workers.domain.migration import Migration, MigrationPhase
+from workers.rehearsal import gaps
+from workers.rehearsal.gaps import Beat
+from workers.rehearsal.job.end import MARK
+
+Json = dict[str, Any]
+STAGES: Final = {
+    "queued": Happening.JOB_QUEUED,
+    "placed": Happening.JOB_PLACED,
+    "restored": Happening.RUNNER_RESTORED,
+    "registered": Happening.RUNNER_REGISTERED,
+    "started": Happening.RUNNER_STARTED,
+}
+
+
+class Verdict(StrEnum):
+    """How it ended for the jobs."""
+
+    SURVIVED = auto()
+    RERUN = auto()
+    LOST = auto()
+    FAILED = auto()
+
+    @property
+    def exit_status(self) -> int:
+        match self:
+            case Verdict.SURVIVED:
+                return 0
+            case Verdict.FAILED:
+                return 1
+            case Verdict.RERUN:
+                return 3
+            case Verdict.LOST:
+                return 4
+            case _:
+                assert_never(self)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that a rehearsal has seen."""
+
+    acceleration: str
+    cold_boot_s: float
+    job_lock_s: float
+    jobs: Sequence[Sequence[Json]]
+    """For each job its attempts, oldest first, as the simulator tells them, with their logs."""
+    deliveries: Sequence[Json]
+    events: Sequence[Event]
+    migrations: Sequence[Migration]
+    interrupted: bool
+    """A host was taken away while it had a job."""
+    leftovers: tuple[str, ...] = ()
+
+
+def report(seen: Seen) -> Json:
+    """Return the report, ready for JSON."""
+    jobs = [_job(seen, attempts) for attempts in seen.jobs]
+    return {
+        "verdict": verdict(seen).value,
+        "accel": seen.acceleration,
+        "jobs": jobs,
+        "cold_boot_s": round(seen.cold_boot_s, 2),
+        "job_lock_s": seen.job_lock_s,
+        "leftovers": list(seen.leftovers),
+    }
+
+
+def verdict(seen: Seen) -> Verdict:
+    """Judge all jobs together: the worst of them decides."""
+    judged = [_verdict_of(seen, attempts) for attempts in seen.jobs]
+    moved = any(_is_committed(row) for row in seen.migrations)
+    if seen.interrupted and not moved and set(judged) <= {Verdict.SURVIVED}:
+        return Verdict.FAILED  # nothing was moved, so nothing was shown
+    return max(judged, key=list(Verdict).index, default=Verdict.FAILED)
+
+
+def _verdict_of(seen: Seen, attempts: Sequence[Json]) -> Verdict:
+    if attempts[-1]["conclusion"] == "success":
+        return Verdict.RERUN if len(attempts) > 1 or _steps_rerun(attempts) else Verdict.SURVIVED
+    lost = {event.job_id for event in seen.events if event.happening is Happening.JOB_LOST}
+    return Verdict.LOST if any(attempt["id"] in lost for attempt in attempts) else Verdict.FAILED
+
+
+def _job(seen: Seen, attempts: Sequence[Json]) -> Json:
+    first, last = attempts[0], attempts[-1]
+    figures = figures_of(last)
+    connection = figures.get("connection", {})
+    stages = _stages(seen, first)
+    return {
+        "conclusion": last["conclusion"],
+        "steps_run": sum(step["starts"] for attempt in attempts for step in attempt["steps"]),
+        "steps_rerun": _steps_rerun(attempts),
+        "queue_to_start_s": _queue_to_start(seen, first),
+        "stages_s": stages,
+        "migrations": [_migration(seen, row, figures) for row in _moves_of(seen, attempts)],
+        "connection": {
+            "survived": bool(connection.get("survived", False)),
+            "longest_gap_ms": connection.get("longest_gap_ms"),
+            "lost_messages": connection.get("lost_messages"),
+        },
+        "disk_sha256_ok": bool(figures.get("disk", False)),
+    }
+
+
+def _steps_rerun(attempts: Sequence[Json]) -> int:
+    starts: dict[int, int] = {}
+    for step in (step for attempt in attempts for step in attempt["steps"]):
+        starts[step["number"]] = starts.get(step["number"], 0) + step["starts"]
+    return sum(max(0, count - 1) for count in starts.values())
+
+
+def figures_of(attempt: Json) -> Json:
+    """Return what the job itself has measured; empty if it did not come so far."""
+    for line in attempt.get("log", ()):
+        if line["text"].startswith(f"{MARK} "):
+            found: Json = json.loads(line["text"].removeprefix(MARK))
+            return found
+    return {}
+
+
+# ---------------------------------------------------------------- from the webhook to the first step
+
+
+def webhook_at(deliveries: Sequence[Json], job_id: int) -> tuple[float, float] | None:
+    """Return when the `queued` delivery of a job was sent and when it was answered."""
+    for delivery in deliveries:
+        if delivery["action"] == "queued" and delivery["job_id"] == job_id and delivery["delivered_at"]:
+            answered_at = datetime.fromisoformat(delivery["delivered_at"]).timestamp()
+            return answered_at - (delivery["duration"] or 0.0), answered_at
+    return None
+
+
+def _queue_to_start(seen: Seen, attempt: Json) -> float | None:
+    sent = webhook_at(seen.deliveries, attempt["id"])
+    return None if sent is None or attempt["started_at"] is None else round(attempt["started_at"] - sent[0], 3)
+
+
+def _stages(seen: Seen, attempt: Json) -> Json:
+    sent = webhook_at(seen.deliveries, attempt["id"])
+    if sent is None:
+        return {}
+    stages: Json = {"webhook": round(sent[1] - sent[0], 3)}
+    for name, happening in STAGES.items():
+        at = _first(seen, happening, attempt)
+        stages[name] = None if at is None else round(at - sent[0], 3)
+    return stages
+
+
+def _first(seen: Seen, happening: Happening, attempt: Json) -> float | None:
+    """Return when this first happened to the job, or to the runner that it got."""
+    for event in seen.events:
+        is_its_own = event.job_id == attempt["id"] or (event.runner_id and event.runner_id == attempt["runner_name"])
+        if event.happening is happening and is_its_own:
+            return event.at.timestamp()
+    return None
+
+
+# ---------------------------------------------------------------- moves
+
+
+def _is_committed(row: Migration) -> bool:
+    return row.phase in {MigrationPhase.COMMITTED, MigrationPhase.FINISHED}
+
+
+def _moves_of(seen: Seen, attempts: Sequence[Json]) -> list[Migration]:
+    names = {attempt["runner_name"] for attempt in attempts}
+    return [row for row in seen.migrations if row.runner_id in names and _is_committed(row)]
+
+
+def _migration(seen: Seen, row: Migration, figures: Json) -> Json:
+    at = {event.happening: event.at.timestamp() for event in seen.events if event.migration_id == row.id}
+    notices = [event.at.timestamp() for event in seen.events if _is_notice(event, row)]
+    measured = row.figures
+    paused_at = measured.get("stopped_at")
+    beat = Beat.of(figures) if figures else None
+    pauses = [move.figures["stopped_at"] for move in seen.migrations if "stopped_at" in move.figures]
+    return {
+        "source": row.source_id,
+        "target": row.target_id,
+        "notice_to_commit_s": _span_s(min(notices, default=None), at.get(Happening.MIGRATION_COMMITTED)),
+        "total_s": _span_s(at.get(Happening.MIGRATION_PLANNED), at.get(Happening.MIGRATION_RUNNING)),
+        "stopped_ms": _span_ms(paused_at, measured.get("resumed_at")),
+        "commit_ms": _span_ms(measured.get("completed_at"), measured.get("commit_read_at")),
+        "guest_gap_ms": None if beat is None or paused_at is None else gaps.around(beat, paused_at),
+        "guest_gap_baseline_ms": None if beat is None else gaps.baseline(beat, pauses),
+        "memory_mib_sent": measured.get("memory_mib"),
+        "disk_mib_sent": measured.get("disk_mib"),
+    }
+
+
+def _is_notice(event: Event, row: Migration) -> bool:
+    return event.happening is Happening.HOST_NOTICE and event.host_id == row.source_id
+
+
+def _span_s(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else round(end - begin, 3)
+
+
+def _span_ms(begin: float | None, end: float | None) -> float | None:
+    return None if begin is None or end is None else round((end - begin) * 1000, 1)
