@@ -13,10 +13,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    StatementError,
+)
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from workers.domain.errors import BadInput, Unreachable
+from workers.domain.errors import BadInput, SpotError, Unreachable
 
 # How long a writer waits for its turn; a request that waits longer is better refused.
 TURN_LIMIT_S: Final = 10
@@ -46,7 +53,7 @@ class Database:
             self.engine = _engine(url, pooled=pooled)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise BadInput(
-                f"database_url {url!r} is not usable ({error}); write sqlite:////path/file or postgresql+psycopg://user@host/name"
+                f"database_url cannot be used ({error}); write sqlite:////path/file or postgresql+psycopg://user@host/name"
             ) from error
         self._reads = self.engine.execution_options(reads_only=True)
 
@@ -79,6 +86,10 @@ class Database:
             raise Unreachable(
                 f"the store {self.engine.url!r} does not answer ({_cause(error)}); is it running and writable?"
             ) from error
+        except StatementError as error:
+            if isinstance(error.orig, SpotError):  # our own word about a value, wrapped by SQLAlchemy
+                raise error.orig from error
+            raise
 
 
 def _cause(error: Exception) -> str:

@@ -45,12 +45,12 @@ def decide(connection: Connection, before: Migration, after: Migration, events: 
     return decided
 
 
-def write_leased(connection: Connection, before: Migration, after: Migration, token: str) -> None:
+def write_leased(connection: Connection, before: Migration, after: Migration, token: str) -> Migration:
     """Do the same for the holder of a lease; raises `LeaseLost` if the row has moved on or the lease has."""
     current = locked(connection, before.id, migrations.c.lease_token == token)
     if current is None or not is_in_time(current, before, after):
         raise LeaseLost(f"{before.id} was decided by another meanwhile; look again")
-    _write(connection, current, merged(current, before, after))
+    return _write(connection, current, merged(current, before, after))
 
 
 def locked(connection: Connection, key: MigrationId, *conditions: Any) -> Migration | None:  # noqa: ANN401 SQLAlchemy's own wide type

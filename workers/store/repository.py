@@ -67,9 +67,12 @@ class SqlStore:
 
     def write_deliveries(self, rows: Sequence[Delivery]) -> None:
         """Write a batch down, all or nothing; a delivery that is known already changes nothing."""
-        batch = sorted({row.guid: row for row in reversed(rows)}.values(), key=lambda row: row.guid)
-        kept = [{column.name: getattr(row, column.name) for column in deliveries.c} for row in batch]
-        said = [FACTS.columns(row.fact) for row in batch if row.fact]
+        batch: dict[str, Delivery] = {}
+        for row in rows:
+            batch.setdefault(row.guid, row)
+        # Two batches with the same deliveries wait for each other in one order, or PostgreSQL would have to end one.
+        kept = [{column.name: getattr(batch[guid], column.name) for column in deliveries.c} for guid in sorted(batch)]
+        said = [FACTS.columns(row.fact) for row in batch.values() if row.fact]
         with self._database.writing() as connection:
             for table, columns, key in ((deliveries, kept, "guid"), (facts, said, "delivery")):
                 if columns:

@@ -1,0 +1,145 @@
+"""Rows to fill a store with, each with every field set, and a clock that stands still until it is moved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from workers.domain.events import Delivery, JobAction, JobFact
+from workers.domain.host import Host, HostState
+from workers.domain.host_class import Acceleration, HostClass
+from workers.domain.job import Job, JobEnd, JobState, Rerun
+from workers.domain.migration import Migration, MigrationPhase, Ports
+from workers.domain.names import HostId, JobId, MigrationId, PackageDigest, RunnerId
+from workers.domain.runner import Runner, RunnerEnd, RunnerState, Shape
+from workers.store.repository import SqlStore
+
+START = datetime(2026, 11, 23, 4, 0, 0, 123456, tzinfo=UTC)
+SHAPE = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
+CLASS = HostClass(Acceleration.TCG, "x86_64", "AuthenticAMD", "qemu", "7.2", "pc-q35-7.2")
+PLENTY = Shape(vcpus=4096, memory_mib=1 << 24, disk_mib=1 << 28)
+
+
+class ManualClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self._now = START
+
+    def now(self) -> datetime:
+        return self._now
+
+    def move(self, by: timedelta) -> None:
+        self._now += by
+
+
+def room_for(runners: int) -> Shape:
+    """What a host needs to hold exactly so many microVMs of the usual shape."""
+    return Shape(vcpus=64, memory_mib=SHAPE.memory_mib * runners, disk_mib=SHAPE.disk_mib * 64)
+
+
+def a_job(number: int = 7, state: JobState = JobState.RUNNING) -> Job:
+    return Job(
+        id=JobId(number + (1 << 40)),
+        installation_id=11,
+        repository="octo/hello",
+        run_id=1 << 35,
+        run_attempt=1,
+        name="build — “ö” 🏗",
+        labels=("self-hosted", "spot-runner"),
+        state=state,
+        queued_at=START + timedelta(seconds=number),
+        runner_id=RunnerId("spot-runner-x"),
+        conclusion="failure",
+        end=JobEnd.LOST,
+        rerun=Rerun.WANTED,
+        unserved="no such label",
+    )
+
+
+def a_host(name: str, spec: Shape = PLENTY, state: HostState = HostState.READY) -> Host:
+    return Host(
+        id=HostId(name),
+        cloud="local",
+        state=state,
+        requested_at=START,
+        spec=spec,
+        instance_id="i-1",
+        address="10.90.0.16",
+        host_class=CLASS,
+        heartbeat_at=START + timedelta(seconds=1),
+        deadline_at=START + timedelta(minutes=2),
+    )
+
+
+def a_runner(number: int, host: str, state: RunnerState = RunnerState.BUSY) -> Runner:
+    return Runner(
+        id=RunnerId(f"spot-runner-{number}"),
+        number=number,
+        job_id=JobId(number),
+        installation_id=11,
+        repository="octo/hello",
+        labels=("spot-runner",),
+        package=PackageDigest("sha256:00"),
+        shape=SHAPE,
+        state=state,
+        requested_at=START,
+        host_id=HostId(host),
+        epoch=1,
+        github_id=1 << 33,
+        idle_at=START,
+        end=RunnerEnd.UNUSED,
+    )
+
+
+def a_migration(
+    runner: Runner, target: str, phase: MigrationPhase = MigrationPhase.PLANNED, name: str | None = None
+) -> Migration:
+    return Migration(
+        id=MigrationId(name or f"spot-move-{runner.number}"),
+        runner_id=runner.id,
+        source_id=runner.host_id,
+        target_id=HostId(target),
+        phase=phase,
+        epoch=runner.epoch + 1,
+        planned_at=START,
+        deadline_at=START + timedelta(minutes=1),
+        ports=Ports(memory=40001, disk=40002),
+        source_seen_at=START,
+        target_seen_at=START,
+        figures={"sent_mib": 17.25},
+    )
+
+
+def a_fact(guid: str, job: int = 7, action: JobAction = JobAction.QUEUED) -> JobFact:
+    return JobFact(
+        delivery=guid,
+        action=action,
+        seen_at=START,
+        job_id=JobId(job),
+        installation_id=11,
+        repository="octo/hello",
+        run_id=1 << 35,
+        run_attempt=1,
+        name="build",
+        labels=("spot-runner",),
+        runner_id=1 << 33,
+        runner_name="spot-runner-x",
+        conclusion="success",
+    )
+
+
+def a_delivery(guid: str, job: int = 7) -> Delivery:
+    return Delivery(guid, "workflow_job", "queued", START, b"\x28\xb5\x2f\xfd\x00", a_fact(guid, job))
+
+
+def moving(store: SqlStore, number: int, phase: MigrationPhase) -> Migration:
+    """Put a runner on host `a` and its migration to host `b` into the store, in this phase."""
+    for name in ("a", "b"):
+        store.hosts.add(a_host(name))
+    runner = a_runner(number, "a")
+    migration = a_migration(runner, "b", phase)
+    store.runners.add(runner)
+    with store.runners.lease(runner.id) as lease:
+        lease.write(replace(runner, migration_id=migration.id), migration)
+    return migration

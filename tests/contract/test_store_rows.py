@@ -1,0 +1,178 @@
+"""What is put into the store comes out of it as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.contract.store_rows import CLASS, START, ManualClock, a_host, a_job, a_migration, a_runner, moving
+from workers.domain.errors import BadInput, Bug, Unreachable
+from workers.domain.events import Event, Happening
+from workers.domain.host import HostState
+from workers.domain.job import JobState
+from workers.domain.messages import GuestRunnerState, MonitorState, RunnerReport
+from workers.domain.migration import MigrationPhase
+from workers.domain.names import HostId, JobId, MigrationId, RunnerId
+from workers.domain.runner import RunnerState
+from workers.store.repository import SqlStore, open_store
+
+
+def rows(store: SqlStore) -> list[tuple[Any, Any]]:
+    bare_job = replace(a_job(8), runner_id=None, conclusion=None, end=None, unserved=None, labels=())
+    bare_host = replace(
+        a_host("c"), instance_id=None, address=None, host_class=None, heartbeat_at=None, deadline_at=None
+    )
+    bare_runner = replace(a_runner(2, "b"), github_id=None, idle_at=None, end=None)
+    bare_move = replace(
+        a_migration(a_runner(2, "b"), "a"), ports=None, source_seen_at=None, target_seen_at=None, figures={}
+    )
+    return [
+        (store.jobs, a_job()),
+        (store.jobs, bare_job),
+        (store.hosts, a_host("a")),
+        (store.hosts, a_host("b")),
+        (store.hosts, bare_host),
+        (store.runners, a_runner(1, "a")),
+        (store.runners, bare_runner),
+        (store.migrations, a_migration(a_runner(1, "a"), "b")),
+        (store.migrations, bare_move),
+    ]
+
+
+class TestRows:
+    def test_every_row_comes_back_equal_with_every_field_set_and_with_none(self, store: SqlStore) -> None:
+        for shelf, row in rows(store):
+            assert shelf.add(row)
+            assert shelf.get(row.id) == row
+            assert row in shelf.open()
+
+    def test_a_row_that_is_known_is_neither_written_nor_told_of(self, store: SqlStore) -> None:
+        told = Event(Happening.JOB_QUEUED, START)
+        for shelf, row in rows(store):
+            assert shelf.add(row)
+            assert not shelf.add(row, told)
+        assert not store.jobs.add(replace(a_job(), name="another"), told)
+        assert store.jobs.get(a_job().id) == a_job()
+        assert store.timeline() == []
+
+    def test_nothing_is_found_of_what_never_was(self, store: SqlStore) -> None:
+        assert store.jobs.get(JobId(1)) is None
+        assert store.hosts.get(HostId("x")) is None
+        assert store.runners.get(RunnerId("x")) is None
+        assert store.runner_named("x") is None
+        assert store.migrations.get(MigrationId("x")) is None
+
+    def test_open_leaves_out_what_has_ended_and_is_sorted_by_age(self, store: SqlStore) -> None:
+        for number, state in enumerate(JobState):
+            store.jobs.add(a_job(20 - number, state))
+        found = store.jobs.open()
+        assert {job.state for job in found} == set(JobState) - {JobState.COMPLETED, JobState.CANCELLED}
+        assert [job.queued_at for job in found] == sorted(job.queued_at for job in found)
+
+    def test_open_knows_the_last_phase_of_each_kind(self, store: SqlStore) -> None:
+        moving(store, 1, MigrationPhase.FINISHED)
+        moving(store, 2, MigrationPhase.COMMITTED)
+        store.runners.add(a_runner(3, "a", RunnerState.GONE))
+        store.hosts.add(a_host("old", state=HostState.TERMINATED))
+        assert [row.id for row in store.migrations.open()] == ["spot-move-2"]
+        assert [row.number for row in store.runners.open()] == [1, 2]
+        assert [row.id for row in store.hosts.open()] == ["a", "b"]
+
+    def test_moments_are_utc_whatever_zone_they_came_in(self, store: SqlStore) -> None:
+        there = datetime(2026, 11, 23, 9, 30, 0, 5, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+        store.jobs.add(replace(a_job(), queued_at=there))
+        back = store.jobs.get(a_job().id)
+        assert back is not None
+        assert back.queued_at == there
+        assert back.queued_at.tzinfo is UTC
+
+    def test_a_moment_without_a_zone_is_a_bug_and_not_a_guess(self, store: SqlStore) -> None:
+        with pytest.raises(Bug, match="time zone"):
+            store.jobs.add(replace(a_job(), queued_at=datetime(2026, 11, 23)))  # noqa: DTZ001 what is tested
+        assert store.jobs.get(a_job().id) is None
+
+
+class TestRunners:
+    def test_the_runners_of_a_host_are_those_that_are_not_gone(self, store: SqlStore) -> None:
+        for name in ("a", "b"):
+            store.hosts.add(a_host(name))
+        store.runners.add(a_runner(1, "a"))
+        store.runners.add(a_runner(2, "a", RunnerState.GONE))
+        store.runners.add(a_runner(3, "b"))
+        assert [runner.number for runner in store.runners_on(HostId("a"))] == [1]
+        assert store.runner_named("spot-runner-3") == a_runner(3, "b")
+
+    def test_the_smallest_number_is_free_again_once_its_runner_is_gone(self, store: SqlStore) -> None:
+        store.hosts.add(a_host("a"))
+        assert store.free_number() == 0
+        for number in (0, 1, 3):
+            store.runners.add(a_runner(number, "a"))
+        assert store.free_number() == 2
+        with store.runners.lease(RunnerId("spot-runner-0")) as lease:
+            lease.write(replace(lease.row, state=RunnerState.GONE))
+        assert store.free_number() == 0
+
+
+class TestHeartbeats:
+    REPORT = RunnerReport(RunnerId("spot-runner-1"), 1, MonitorState.RUNNING, GuestRunnerState.ENDED, exit_code=3)
+
+    def test_a_heartbeat_is_noted_and_the_last_report_counts(self, store: SqlStore) -> None:
+        store.hosts.add(replace(a_host("a"), heartbeat_at=None, host_class=None))
+        store.runners.add(a_runner(1, "a"))
+        assert store.report_of(RunnerId("spot-runner-1")) is None
+        first = replace(self.REPORT, guest=GuestRunnerState.UNKNOWN, exit_code=None)
+        for report in (first, self.REPORT):
+            host = store.note_heartbeat(HostId("a"), START, CLASS, [report])
+            assert host == store.hosts.get(HostId("a")) == replace(a_host("a"), heartbeat_at=START)
+            assert store.report_of(RunnerId("spot-runner-1")) == report
+
+    def test_a_host_without_runners_is_heard_too_and_a_strange_one_is_not(self, store: SqlStore) -> None:
+        store.hosts.add(a_host("a"))
+        assert store.note_heartbeat(HostId("a"), START, CLASS, []) is not None
+        assert store.note_heartbeat(HostId("x"), START, CLASS, [self.REPORT]) is None
+
+    def test_only_the_host_that_has_the_runner_reports_of_it(self, store: SqlStore) -> None:
+        row = moving(store, 1, MigrationPhase.PAUSED)
+        store.note_heartbeat(HostId("b"), START, CLASS, [replace(self.REPORT, monitor=MonitorState.INCOMING)])
+        assert store.report_of(row.runner_id) is None
+        store.note_heartbeat(HostId("a"), START, CLASS, [replace(self.REPORT, monitor=MonitorState.PAUSED)])
+        store.decide(row, replace(row, phase=MigrationPhase.COMMITTED))
+        report = store.report_of(row.runner_id)
+        assert report is not None
+        assert report.monitor is MonitorState.INCOMING
+
+
+class TestTimeline:
+    def test_entries_come_in_order_and_from_where_one_left_off(self, store: SqlStore) -> None:
+        entries = [
+            Event(
+                Happening.JOB_QUEUED, START, job_id=JobId(1), detail={"a": 1, "b": 1.5, "c": True, "d": None, "e": "x"}
+            ),
+            Event(Happening.HOST_NOTICE, START, host_id=HostId("a")),
+            Event(Happening.RUNNER_GONE, START, runner_id=RunnerId("r"), migration_id=MigrationId("m")),
+        ]
+        store.record(*entries)
+        numbered = store.timeline()
+        assert [entry for _, entry in numbered] == entries
+        assert store.timeline(after=numbered[1][0]) == numbered[2:]
+        assert store.timeline(after=numbered[2][0]) == []
+
+
+class TestErrors:
+    def test_a_store_that_is_not_there_is_unreachable(self, clock: ManualClock) -> None:
+        with pytest.raises(Unreachable, match="does not answer"):
+            open_store("sqlite:////nonexistent/directory/store.sqlite", clock)
+
+    @pytest.mark.parametrize("url", ["", "nonsense", "oracle9://x", "mysql+nodriver://x"])
+    def test_a_url_that_means_nothing_is_bad_input(self, url: str, clock: ManualClock) -> None:
+        with pytest.raises(BadInput, match="database_url"):
+            open_store(url, clock)
+
+    def test_readers_do_not_wait_for_a_writer(self, store: SqlStore) -> None:
+        with store._database.writing() as connection:
+            connection.execute(text("UPDATE jobs SET name = name"))
+            assert store.jobs.open() == []
