@@ -26,29 +26,12 @@ from qemu.qmp.events import EventListener
 
 from workers.domain.errors import Refused, TryLater, Unreachable
 from workers.host.machine import Machine, Wiring, machine_arguments
+from workers.host.processes import ProcessName, process_name
 
 PROGRAM: Final = "qemu-system-x86_64"
 # A monitor that is silent for so long is stuck; the longest honest answer so far took a second, on a busy machine.
 COMMAND_LIMIT_S: Final = 10.0
 START_LIMIT_S: Final = 20.0
-
-
-@dataclass(frozen=True)
-class ProcessName:
-    """A process for good: process ids are used again, start times are not."""
-
-    pid: int
-    started: int
-    """Clock ticks since the machine's boot, from /proc."""
-
-
-def process_name(pid: int) -> ProcessName | None:
-    """Name the process that has this id now; None if there is none, or only its remains."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in "ZX" else ProcessName(pid, int(fields[19]))
 
 
 Spawn = Callable[[Sequence[str], Sequence[int], Path], "subprocess.Popen[bytes]"]

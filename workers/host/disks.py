@@ -1,0 +1,148 @@
+"""What runners of one package share on this host, and the overlay that each of them writes to.
+
+    package's memory ──copied once, sealed──▶ memfd ◀──private mapping── QEMU, QEMU, ...
+    package's disk (raw, read-only) ◀── empty overlay, made once ──copied──▶ overlay of each runner
+
+The seal matters: QEMU opens its memory for writing even when it maps it privately, and one runner must not be able to
+change what the next one starts from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from workers.domain.errors import Unfit
+from workers.domain.names import PackageDigest
+from workers.host.machine import LinuxBoot, Machine
+
+MIB: Final = 1 << 20
+COPY_BYTES: Final = 16 * MIB
+MAKE_LIMIT_S: Final = 20.0
+
+
+class Kernel(Protocol):
+    """The guest's kernel, as the manifest says it."""
+
+    @property
+    def command_line(self) -> str: ...
+
+
+class Manifest(Protocol):
+    """What we need to know of a package."""
+
+    @property
+    def machine(self) -> Machine: ...
+    @property
+    def disk_mib(self) -> int: ...
+    @property
+    def kernel(self) -> Kernel: ...
+
+
+class Unpacked(Protocol):
+    """A package whose contents were verified and lie unpacked on this host."""
+
+    @property
+    def digest(self) -> PackageDigest: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def memory(self) -> Path: ...
+    @property
+    def state(self) -> Path: ...
+    @property
+    def disk(self) -> Path: ...
+    @property
+    def kernel(self) -> Path: ...
+    @property
+    def initrd(self) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A package made ready: runners start from it at once and share its pages."""
+
+    machine: Machine
+    boot: LinuxBoot
+    disk_mib: int
+    memory: int
+    """The sealed memfd."""
+    base: int
+    """The package's disk, open for reading."""
+    state: Path
+    _empty_overlay: Path
+
+    @classmethod
+    def make(cls, unpacked: Unpacked, directory: Path) -> Stock:
+        """Copy the package's memory into a sealed memfd and make an empty overlay in this directory; takes a second."""
+        manifest = unpacked.manifest
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        overlay = directory / f"{unpacked.digest.removeprefix('sha256:')}.qcow2"
+        _make_overlay(overlay, unpacked.disk, manifest.disk_mib)
+        return cls(
+            machine=manifest.machine,
+            boot=LinuxBoot(unpacked.kernel, unpacked.initrd, manifest.kernel.command_line),
+            disk_mib=manifest.disk_mib,
+            memory=sealed_copy(unpacked.memory, manifest.machine.memory_mib),
+            base=os.open(unpacked.disk, os.O_RDONLY | os.O_CLOEXEC),
+            state=unpacked.state,
+            _empty_overlay=overlay,
+        )
+
+    def close(self) -> None:
+        """Let go of the package; runners that have started keep what they need."""
+        os.close(self.memory)
+        os.close(self.base)
+
+    def open_overlay(self, directory: Path) -> int:
+        """Make a runner's own overlay in its directory, empty, and return it open; it may never outgrow the disk."""
+        overlay = directory / "disk.qcow2"
+        shutil.copyfile(self._empty_overlay, overlay)
+        overlay.chmod(0o600)
+        return os.open(overlay, os.O_RDWR | os.O_CLOEXEC)
+
+
+def sealed_copy(memory: Path, size_mib: int) -> int:
+    """Return a memfd that begins as this sparse file and that nobody can change; zeros take no memory."""
+    sealed = os.memfd_create("package-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.truncate(sealed, size_mib * MIB)
+        with memory.open("rb") as source:
+            _copy_extents(source.fileno(), sealed, min(os.fstat(source.fileno()).st_size, size_mib * MIB))
+        fcntl.fcntl(
+            sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        )
+    except BaseException:
+        os.close(sealed)
+        raise
+    return sealed
+
+
+def _copy_extents(source: int, target: int, size: int) -> None:
+    place = 0
+    while place < size:
+        try:
+            place = os.lseek(source, place, os.SEEK_DATA)
+        except OSError:
+            return  # nothing but a hole until the end
+        end = min(os.lseek(source, place, os.SEEK_HOLE), size)
+        while place < end:
+            place += os.pwrite(target, os.pread(source, min(COPY_BYTES, end - place), place), place)
+
+
+def _make_overlay(overlay: Path, disk: Path, disk_mib: int) -> None:
+    """Make an empty overlay; which file lies under it is said when QEMU starts, so the name inside does not matter."""
+    try:
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, overlay, f"{disk_mib}M"],
+            check=True,
+            capture_output=True,
+            timeout=MAKE_LIMIT_S,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Unfit(f"qemu-img cannot make an overlay over {disk}: {error}; is it installed, is there room?") from error

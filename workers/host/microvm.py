@@ -1,0 +1,253 @@
+"""One microVM on this host: its directory, its journal entry, its QEMU, its tap and the channel to its guest.
+
+    prepare ─▶ start ─▶ (restore, run, wake │ receive a move) ─▶ serve ─▶ wipe
+    adopt ─────────────────────────────────────────────────────┘
+
+It does what it is told and decides nothing; who owns the guest is the engine's and the moves' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+
+from workers.domain.errors import Bug, SpotError, Unreachable
+from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, RunnerReport
+from workers.domain.names import GATEWAY_MAC, monitor_user
+from workers.domain.runner import Shape
+from workers.host.cgroups import hierarchy
+from workers.host.confinement import Confinement, limits_for
+from workers.host.disks import Stock
+from workers.host.journal import Entry, Journal, Standing
+from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
+from workers.host.parts import EngineParts, Guest
+from workers.host.qemu import Qemu
+
+# The same everywhere, so that a packet that fits before a move fits after it.
+GUEST_MTU: Final = 1370
+# A restored guest answers within a third of a second; a busy machine with software emulation may take its time.
+WAKE_LIMIT_S: Final = 30.0
+CALL_LIMIT_S: Final = 5.0
+STATUS_INTERVAL_S: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class Microvm:
+    """One runner's microVM; calls that change it are made one at a time, by whoever owns it."""
+
+    def __init__(self, parts: EngineParts, journal: Journal, entry: Entry) -> None:
+        self.parts = parts
+        self.entry = entry
+        self.directory = parts.home / "runners" / entry.runner_id
+        self.user = monitor_user(self.order.number)
+        self.is_standing_still = False
+        self._journal = journal
+        self._group = hierarchy().group(parts.host_id, entry.runner_id)
+        self._qemu: Qemu | None = None
+        self._guest: Guest | None = None
+        self._status: tuple[GuestRunnerState, int | None] = (GuestRunnerState.UNKNOWN, None)
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def order(self) -> BootOrder:
+        """What the runner is, with the epoch of its entry."""
+        if self.entry.order is None:
+            raise Bug(f"{self.entry.runner_id} is gone, so it has no microVM")
+        return self.entry.order
+
+    @property
+    def qemu(self) -> Qemu:
+        """Its QEMU; raises `Unreachable` if it has none."""
+        if self._qemu is None:
+            raise Unreachable(f"{self.entry.runner_id} has no monitor on this host")
+        return self._qemu
+
+    @property
+    def has_ended(self) -> bool:
+        """Nothing runs here, whatever the journal wants."""
+        return self._qemu is None or self._qemu.ended.done()
+
+    async def write(self, entry: Entry) -> None:
+        """Write the journal; when this returns the change may be acted on."""
+        await asyncio.to_thread(self._journal.write, entry)
+        self.entry = entry
+
+    # ------------------------------------------------------------ to life
+
+    async def start(self, stock: Stock, *, fresh: bool) -> None:
+        """Start QEMU with a tap and an empty overlay of its own; it waits for a state.
+
+        Its memory begins as the package's, or, if `fresh`, as zeros.
+        """
+        memory = FreshMemory() if fresh else PackageMemory(stock.memory)
+        self._make_directory()
+        tap, overlay = await asyncio.gather(
+            asyncio.to_thread(self.parts.network.open_tap, self.order.number, self.order.address, self.user),
+            asyncio.to_thread(stock.open_overlay, self.directory),
+        )
+        try:
+            disk = Overlay(overlay, stock.base)
+            mac = self.order.address.mac
+            wiring = Wiring(memory, disk, stock.boot, mac=mac, tap=tap, incoming=True)
+            confinement = self._confinement(stock)
+            self._qemu = await Qemu.start(stock.machine, wiring, self.directory, confinement.spawn)
+        finally:
+            os.close(tap)
+            os.close(overlay)
+        self.is_standing_still = True
+
+    async def restore(self, stock: Stock) -> None:
+        """Load the package's device state, remember the process, and let the guest run."""
+        state = os.open(stock.state, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            process = replace(self.entry, process=self.qemu.name)
+            await asyncio.gather(self.qemu.restore(state), self.write(process))
+        finally:
+            os.close(state)
+        await self.run()
+
+    async def run(self) -> float:
+        """Let the guest run; return the Unix time at which it did."""
+        at = await self.qemu.run()
+        self.is_standing_still = False
+        return at
+
+    async def wake(self) -> None:
+        """Make a restored guest somebody of its own; returns when its agent has answered."""
+        address = self.order.address
+        told = {
+            "seed": secrets.token_hex(32),
+            "now": time.time(),
+            "machine_id": secrets.token_hex(16),
+            "hostname": self.entry.runner_id,
+            "mac": address.mac,
+            "ip": address.ip,
+            "prefix_length": address.prefix_length,
+            "gateway": address.gateway,
+            "gateway_mac": GATEWAY_MAC,
+            "mtu": GUEST_MTU,
+        }
+        await self.call("AfterResume", "restored", told, limit_s=WAKE_LIMIT_S)
+
+    async def join(self) -> None:
+        """Put the guest on the network."""
+        await asyncio.to_thread(self.parts.network.attach, self.order.number)
+
+    async def adopt(self) -> bool:
+        """Find the QEMU that an earlier daemon started; False if there is none any more."""
+        if self.entry.process is None:
+            return False
+        self._qemu = await Qemu.adopt(self.directory, self.entry.process)
+        if self._qemu is None:
+            return False
+        self.is_standing_still = await self._qemu.status() != "running"
+        return True
+
+    # ------------------------------------------------------------ alive
+
+    async def call(self, function: str, *args: object, limit_s: float = CALL_LIMIT_S) -> Any:  # noqa: ANN401 - see Guest
+        """Let the guest's agent carry out one function."""
+        if self._guest is None:
+            self._guest = await self.parts.connect_guest(self.directory / "agent", limit_s)
+        try:
+            return await self._guest.call(function, *args, limit_s=limit_s)
+        except Unreachable:
+            await self._hang_up()
+            raise
+
+    async def tell_place(self) -> None:
+        """Tell the guest where it is, for the job's own information; one that does not listen does no harm."""
+        facts = {"runner_id": self.entry.runner_id, "host_id": self.parts.host_id, "moves": self.entry.moves}
+        try:
+            await self.call("Placed", facts)
+        except SpotError as error:
+            log.warning("guest_not_told", runner=self.entry.runner_id, because=str(error))
+
+    def serve(self) -> None:
+        """Begin to ask the guest, again and again, how its runner program is."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._watch_status(), name=f"status of {self.entry.runner_id}")
+
+    async def rest(self) -> None:
+        """Stop asking, and let go of the guest channel."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        await self._hang_up()
+
+    def report(self) -> RunnerReport:
+        """Return what is known now."""
+        guest, exit_code = self._status
+        return RunnerReport(self.entry.runner_id, self.entry.epoch, self._monitor(), guest, exit_code)
+
+    # ------------------------------------------------------------ to an end
+
+    async def wipe(self) -> None:
+        """End QEMU and remove all that it left; nothing there is a success. The journal is the caller's."""
+        await self.rest()
+        if self._qemu is not None:
+            await self._qemu.kill()
+        await asyncio.to_thread(self._remove)
+        self._qemu = None
+
+    async def release(self) -> None:
+        """Let go of everything and leave the guest as it is, for the next daemon to adopt."""
+        await self.rest()
+        if self._qemu is not None:
+            await self._qemu.release()
+            self._qemu = None
+
+    def _remove(self) -> None:
+        for pid in self._group.members():  # one that was started when the daemon ended, before it was written down
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.parts.network.close(self.order.number)
+        self._group.remove()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _make_directory(self) -> None:
+        """Make it anew: the monitor's user may go through it and read what is lent to it, and change nothing."""
+        self.directory.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(mode=0o700)
+        os.chown(self.directory, 0, self.user)
+        self.directory.chmod(0o710)
+
+    def _confinement(self, stock: Stock) -> Confinement:
+        machine = stock.machine
+        shape = Shape(machine.vcpus, machine.memory_mib, stock.disk_mib)
+        limits = limits_for(shape, machine.acceleration)
+        return Confinement(self.user, self._group, limits, stock.disk_mib, machine.acceleration)
+
+    def _monitor(self) -> MonitorState:
+        if self.has_ended:
+            return MonitorState.GONE
+        if self.entry.standing in {Standing.RECEIVING, Standing.BOOTING}:
+            return MonitorState.INCOMING
+        return MonitorState.PAUSED if self.is_standing_still else MonitorState.RUNNING
+
+    async def _hang_up(self) -> None:
+        if self._guest is not None:
+            guest, self._guest = self._guest, None
+            await guest.close()
+
+    async def _watch_status(self) -> None:
+        while not self.has_ended:
+            try:
+                status = await self.call("RunnerStatus")
+                self._status = (GuestRunnerState(status["state"]), status["exit_code"])
+            except SpotError as error:
+                log.debug("guest_silent", runner=self.entry.runner_id, because=str(error))
+            await asyncio.wait((self.qemu.ended,), timeout=STATUS_INTERVAL_S)

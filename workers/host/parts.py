@@ -1,0 +1,77 @@
+"""What the engine needs of the rest of the daemon, as narrow promises."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from workers.domain.messages import RowView, Word
+from workers.domain.migration import Said
+from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest
+from workers.host.disks import Unpacked
+
+
+class Network(Protocol):
+    """The guests' side of this host's network. Every call is idempotent and blocks for some milliseconds."""
+
+    def open_tap(self, number: int, address: GuestAddress, user: int) -> int:
+        """Return an open tap with its filter in place, not on the bridge yet."""
+
+    def attach(self, number: int) -> None:
+        """Put the tap on the bridge: the guest can be heard from now on."""
+
+    def close(self, number: int) -> None:
+        """Remove the tap and its filter; one that is not there is a success."""
+
+    def admit(self, port: int, peer_address: str) -> None:
+        """Let this peer, and nobody else, reach a migration port."""
+
+    def dismiss(self, port: int) -> None:
+        """Close a migration port again."""
+
+
+class Guest(Protocol):
+    """The channel to one guest's agent; raises `Unreachable` and `Refused`."""
+
+    async def call(self, function: str, *args: object, limit_s: float) -> Any:  # noqa: ANN401 - as the function says
+        """Let the agent carry out one function and return its value, checked."""
+
+    async def close(self) -> None:
+        """Let go of the channel."""
+
+
+class Shelf(Protocol):
+    """The packages that this host holds."""
+
+    def unpacked(self, digest: PackageDigest) -> Unpacked:
+        """Verify and unpack a package, once; blocks. Raises `BadPackage` or `GiveUp` if it is not here."""
+
+
+class ControlPlane(Protocol):
+    """The row of a migration. Raises `Unreachable`, and then it is not known whether a word was heard, or `Refused`."""
+
+    async def row(self, migration_id: MigrationId) -> RowView:
+        """Read it."""
+
+    async def say(self, migration_id: MigrationId, said: Said, word: Word) -> RowView:
+        """Say a fact about ourselves and read the row as it then stands."""
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    """All that an engine is made of."""
+
+    host_id: HostId
+    address: str
+    """On the overlay: moves listen here."""
+    home: Path
+    """Journal, runners' directories, overlays; nothing else lies here."""
+    identity: Path
+    """`certificate.pem`, `key.pem`, `hosts-ca.pem`; read anew for each move, since certificates renew themselves."""
+    shelf: Shelf
+    network: Network
+    control: ControlPlane
+    connect_guest: Callable[[Path, float], Awaitable[Guest]]
+    """Open the guest channel at this socket within so many seconds."""

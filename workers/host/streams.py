@@ -1,0 +1,160 @@
+"""The two streams of a move, memory and disk, as QEMU understands them; TLS on both, and the peer's name pinned.
+
+target: keys ─▶ export the empty overlay ─▶ listen for memory
+source: keys ─▶ mirror the overlay, every write to both sides ─▶ memory, until little is left ─▶ the guest stands
+        ─▶ mirror ends, both disks equal ─▶ the rest of the memory ─▶ completed
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from workers.domain.errors import Refused, SpotError, TryLater, Unreachable
+from workers.domain.migration import Ports
+from workers.domain.names import HostId
+from workers.host.qemu import Qemu
+
+# How long the guest may stand while the last of its memory is sent; what is added is the end of the mirror and the row.
+DOWNTIME_MS: Final = 30
+# The line decides, not QEMU's own modest default.
+BANDWIDTH_BYTES_S: Final = 10 << 30
+# A peer that does not take a connection would hang QEMU, and with it the guest's disk, for minutes.
+REACH_LIMIT_S: Final = 1.0
+# A guest's write may hang for 2 s at most when the peer is lost; cutting the streams comes at the end of that.
+CANCEL_LIMIT_S: Final = 5.0
+MIRROR: Final = "mirror"
+REMOTE: Final = "remote"
+EVENTS: Final = (
+    "MIGRATION",
+    "STOP",
+    "BLOCK_JOB_READY",
+    "BLOCK_JOB_COMPLETED",
+    "BLOCK_JOB_CANCELLED",
+    "BLOCK_JOB_ERROR",
+)
+_OVER: Final = frozenset({None, "none", "completed", "failed", "cancelled"})
+
+
+async def load_keys(qemu: Qemu, keys: Path, endpoint: str) -> None:
+    """Let QEMU load this host's keys, for one end of both streams; it needs the files no longer."""
+    creds = {"qom-type": "tls-creds-x509", "id": "tls", "dir": str(keys), "endpoint": endpoint, "verify-peer": True}
+    await qemu.execute("object-add", creds)
+
+
+async def listen(qemu: Qemu, address: str, ports: Ports, peer_subject: str) -> None:
+    """Open both ports to whoever proves to be the peer. Raises `TryLater` if one of them is taken."""
+    await qemu.capabilities(events=True, return_path=True)
+    await qemu.execute("object-add", {"qom-type": "authz-simple", "id": "peer", "identity": peer_subject})
+    await qemu.execute("migrate-set-parameters", {"tls-creds": "tls", "tls-authz": "peer", "tls-hostname": ""})
+    server = {"type": "inet", "data": {"host": address, "port": str(ports.disk)}}
+    export = {"id": "disk", "type": "nbd", "node-name": "disk", "name": "disk", "writable": True}
+    try:
+        await qemu.execute("nbd-server-start", {"addr": server, "tls-creds": "tls", "tls-authz": "peer"})
+        await qemu.execute("block-export-add", export)
+        await qemu.execute("migrate-incoming", {"uri": f"tcp:{address}:{ports.memory}"})
+    except Refused as error:
+        raise TryLater(f"a migration port cannot be opened: {error}") from error
+
+
+async def stop_listening(qemu: Qemu) -> None:
+    """Close what `listen` opened; the guest runs meanwhile."""
+    for command, arguments in (
+        ("nbd-server-stop", {}),
+        ("migrate-set-parameters", {"tls-creds": "", "tls-authz": ""}),
+        ("object-del", {"id": "peer"}),
+        ("object-del", {"id": "tls"}),
+    ):
+        await _leniently(qemu, command, arguments)
+
+
+class Outgoing:
+    """The source's end."""
+
+    def __init__(self, qemu: Qemu, address: str, ports: Ports, peer: HostId) -> None:
+        self._qemu = qemu
+        self._address = address
+        self._ports = ports
+        self._peer = peer
+
+    async def start_mirror(self) -> None:
+        """Begin to copy the disk; every write of the guest goes to both sides from now on."""
+        await self._reach()
+        server = {"type": "inet", "host": self._address, "port": str(self._ports.disk)}
+        remote = {"driver": "nbd", "node-name": REMOTE, "server": server, "export": "disk"}
+        await self._qemu.execute("blockdev-add", remote | {"tls-creds": "tls", "tls-hostname": self._peer})
+        job = {"job-id": MIRROR, "device": "disk", "target": REMOTE, "sync": "top", "copy-mode": "write-blocking"}
+        await self._qemu.execute("blockdev-mirror", job)
+
+    async def start_memory(self) -> None:
+        """Begin to send memory; QEMU stops the guest by itself when little is left, and waits."""
+        await self._qemu.capabilities(events=True, return_path=True, pause_before_switchover=True)
+        pace = {"downtime-limit": DOWNTIME_MS, "max-bandwidth": BANDWIDTH_BYTES_S}
+        await self._qemu.execute("migrate-set-parameters", pace | {"tls-creds": "tls", "tls-hostname": self._peer})
+        await self._qemu.execute("migrate", {"uri": f"tcp:{self._address}:{self._ports.memory}"})
+
+    async def end_mirror(self) -> None:
+        """Finish the mirror of a guest that stands; QEMU says `BLOCK_JOB_COMPLETED` when both disks are equal."""
+        await self._qemu.execute("block-job-cancel", {"device": MIRROR})
+
+    async def switch_over(self) -> None:
+        """Send what is left."""
+        await self._qemu.execute("migrate-continue", {"state": "pre-switchover"})
+
+    async def cancel(self) -> bool:
+        """End both streams, even if QEMU hangs on them; True if the memory had completed before.
+
+        Without completion QEMU lets the guest run again by itself.
+        """
+        for instance in ({"type": "migration"}, {"type": "block-node", "node-name": REMOTE}):
+            with suppress(SpotError):  # there is no such stream any more
+                await self._qemu.execute("yank", {"instances": [instance]}, out_of_band=True)
+        with self._qemu.hearing("MIGRATION", "JOB_STATUS_CHANGE") as events:
+            await _leniently(self._qemu, "migrate_cancel", {})
+            await _leniently(self._qemu, "block-job-cancel", {"device": MIRROR, "force": True})
+            async with asyncio.timeout(CANCEL_LIMIT_S):
+                while not await self._is_over():
+                    with suppress(Unreachable):
+                        await events.next(limit_s=0.2)
+        return (await self._qemu.migration()).get("status") == "completed"
+
+    async def tidy(self) -> None:
+        """Let go of what the move needed, so that the guest can be sent again later."""
+        await _leniently(self._qemu, "blockdev-del", {"node-name": REMOTE})
+        await _leniently(self._qemu, "migrate-set-parameters", {"tls-creds": "", "tls-hostname": ""})
+        await _leniently(self._qemu, "object-del", {"id": "tls"})
+
+    async def progress(self) -> tuple[object, object]:
+        """Return something that changes as long as the peer takes what we send."""
+        ram = (await self._qemu.migration()).get("ram")
+        jobs = await self._qemu.execute("query-block-jobs")
+        job = jobs[0] if isinstance(jobs, list) and jobs else {"ready": True}
+        return (ram.get("transferred") if isinstance(ram, dict) else None, None if job["ready"] else job["offset"])
+
+    async def memory_sent(self) -> int:
+        """Return how many bytes of memory were sent."""
+        ram = (await self._qemu.migration()).get("ram")
+        return int(ram["transferred"]) if isinstance(ram, dict) else 0
+
+    async def _reach(self) -> None:
+        """Connect and hang up: the export does not mind, and QEMU would not come back from a dead peer."""
+        try:
+            async with asyncio.timeout(REACH_LIMIT_S):
+                _reader, writer = await asyncio.open_connection(self._address, self._ports.disk)
+        except (OSError, TimeoutError) as error:
+            raise Unreachable(f"{self._peer} does not take the disk at {self._address}: {error}") from error
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    async def _is_over(self) -> bool:
+        jobs = await self._qemu.execute("query-block-jobs")
+        return (await self._qemu.migration()).get("status") in _OVER and not jobs
+
+
+async def _leniently(qemu: Qemu, command: str, arguments: Mapping[str, object]) -> None:
+    with suppress(Refused):  # it was not there, which is what we want
+        await qemu.execute(command, arguments or None)
