@@ -18,7 +18,7 @@ from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.messages import BootOrder, Heartbeat, RunnerReport
 from workers.domain.names import NUMBERS_MAX, PackageDigest, RunnerId, guest_address, runner_id
 from workers.domain.runner import Shape
-from workers.host.disks import Template
+from workers.host.disks import Stock
 
 # The last number of all: no runner has it before 65,518 others run at the same time. The relay has no entry for it, so
 # nothing that the test's guest sends goes anywhere.
@@ -31,7 +31,7 @@ _log: Final = structlog.get_logger()
 class Engine(Protocol):
     """What the proof needs of the engine."""
 
-    async def prepare(self, package: PackageDigest) -> Template:
+    async def prepare(self, package: PackageDigest) -> Stock:
         """Verify a package and lay it out."""
 
     async def boot(self, order: BootOrder) -> Mapping[str, float]:
@@ -92,18 +92,18 @@ class Readiness:
             return "software emulation is no security boundary; use a host with KVM or set SPOT_RUNNER_ALLOW_TCG=1"
         try:
             for package in packages:
-                template = await self._engine.prepare(package)
+                stock = await self._engine.prepare(package)
                 if package not in self._held:
-                    await self._restore_once(package, template)
+                    await self._restore_once(package, stock)
                     self._held = (*self._held, package)
         except SpotError as error:
             return str(error)
         return None
 
-    async def _restore_once(self, package: PackageDigest, template: Template) -> None:
+    async def _restore_once(self, package: PackageDigest, stock: Stock) -> None:
         """Restore one guest and end it again; raises what went wrong."""
-        machine = template.machine
-        shape = Shape(machine.vcpus, machine.memory_mib, template.disk_mib)
+        machine = stock.machine
+        shape = Shape(machine.vcpus, machine.memory_mib, stock.disk_mib)
         name = runner_id(f"selftest-{secrets.token_hex(4)}")
         self._tests.add(name)
         order = BootOrder(name, 1, TEST_NUMBER, package, shape, guest_address(TEST_NUMBER))
