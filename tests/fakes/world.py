@@ -1,0 +1,196 @@
+"""The whole control plane on a fake clock, with everything around it in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tests.fakes.clock import FakeClock
+from tests.fakes.cloud import FakeCloud
+from tests.fakes.github import FakeGitHub
+from tests.fakes.hints import LossyHints
+from tests.fakes.hosts import FakeHosts, PlainAuthority
+from tests.fakes.relay import FakeRelay
+from tests.fakes.store import UNDECIDED, MemoryStore
+from tests.fakes.trouble import Trouble, WorkerDied
+from webhook.words import Words
+from workers.domain.errors import TryLater
+from workers.domain.names import PackageDigest
+from workers.domain.runner import RunnerState, Shape
+from workers.planning.capacity import CapacityPolicy
+from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.hosts import HostPolicy, Hosts
+from workers.reconcilers.jobs import JobPolicy, Jobs
+from workers.reconcilers.migrations import Migrations
+from workers.reconcilers.runners import Runners
+from workers.reconcilers.sweep import Reconcilers, Sweep
+
+RUNNER = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
+HOST = Shape(vcpus=2, memory_mib=2048, disk_mib=8192)
+HEARTBEAT_LIMIT = timedelta(seconds=10)
+SWEEP_INTERVAL_S = 15
+TICK = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong, and how often."""
+
+    unreachable: float = 0.0
+    death: float = 0.0
+    hints: float = 0.0
+    deliveries: float = 0.0
+    hosts: float = 0.0
+
+
+def _sooner_or_later() -> suppress:
+    """What fails or dies on the way is looked at again."""
+    return suppress(TryLater, WorkerDied)
+
+
+class World:
+    """Everything, one second at a time."""
+
+    def __init__(
+        self, seed: int = 0, faults: Faults | None = None, *, ready_hosts: int = 0, hosts_max: int = 6
+    ) -> None:
+        self.random = random.Random(seed)
+        self.clock = FakeClock()
+        self.faults = faults or Faults()
+        faults = self.faults
+        self.trouble = Trouble(self.clock, self.random, faults.unreachable, faults.death)
+        self.wire = Trouble(self.clock, self.random, faults.unreachable, log=self.trouble.log)
+        self.trouble.meanwhile = self._meanwhile
+        self.store = MemoryStore(self.clock)
+        self.hints = LossyHints(self.random, faults.hints)
+        self.cloud = FakeCloud(self.clock, self.trouble)
+        self.relay = FakeRelay(self.trouble)
+        self.github = FakeGitHub(self.clock, self.trouble, self.random, faults.deliveries)
+        words = Words(self.store, PlainAuthority(), self.hints, self.clock, ())
+        self.hosts = FakeHosts(self.cloud, self.github, self.relay, self.store, words, self.trouble, self.wire)
+        self.hosts.failures = faults.hosts
+        self.seconds = 0
+        policy = CapacityPolicy("fake", HOST, ready_hosts, hosts_max)
+        self._wire_up(policy)
+
+    def _wire_up(self, capacity: CapacityPolicy) -> None:
+        store, hints, clock = self.store, self.hints, self.clock
+        buyer = Buyer(store, hints, clock, capacity, RUNNER)
+        job_policy = JobPolicy(PackageDigest("sha256:00"), RUNNER, HEARTBEAT_LIMIT)
+        host_policy = HostPolicy({"control_url": "https://control"}, HEARTBEAT_LIMIT)
+        self.reconcilers = Reconcilers(
+            jobs=Jobs(store, self.github, hints, clock, buyer, job_policy, self._token),
+            runners=Runners(store, self.hosts, self.github, self.relay, hints, clock),
+            hosts=Hosts(store, self.cloud, hints, clock, buyer, host_policy, self._token),
+            migrations=Migrations(store, self.hosts, self.relay, hints, clock),
+        )
+        self._sweep = Sweep(store, self.relay, hints, buyer, self.reconcilers)
+
+    def _token(self) -> str:
+        return f"{self.random.getrandbits(40):010x}"
+
+    # ------------------------------------------------------------ time
+
+    def tick(self) -> None:
+        """Let one second pass."""
+        self.clock.move(TICK)
+        self.seconds += 1
+        self.cloud.pass_time()
+        self.hosts.pass_time()
+        self.github.pass_time()
+        self._receive()
+        self._work()
+        self.check()
+
+    def until(self, reached: Callable[[], bool], limit: timedelta) -> None:
+        """Let time pass until this is so."""
+        end = self.clock.now() + limit
+        while not reached():
+            assert self.clock.now() < end, f"not reached within {limit}\n{self.sight()}"
+            self.tick()
+
+    def _receive(self) -> None:
+        for delivery in self.github.arrived():
+            self.store.write_deliveries([delivery])
+            if delivery.fact is not None:
+                self.hints.look_at("job", str(delivery.fact.job_id))
+
+    def _work(self) -> None:
+        """One second of the workers: the watch, every fifteenth time the sweep, and what was hinted at."""
+        self._advance_all(list(self._sweep.urgent()))
+        if self.seconds % SWEEP_INTERVAL_S == 0:
+            with _sooner_or_later():
+                self._sweep.refresh()
+            self._advance_all(self._everything())
+        for _ in range(4):  # a hint leads to the next one well within a second
+            self._advance_all(list(self.hints.taken()))
+
+    def _everything(self) -> list[tuple[str, str]]:
+        due = self.reconcilers
+        kinds = {"job": due.jobs.due(), "runner": due.runners.due(), "host": due.hosts.due()}
+        return [(kind, str(key)) for kind, keys in kinds.items() for key in keys]
+
+    def _advance_all(self, rows: list[tuple[str, str]]) -> None:
+        for kind, key in rows:
+            with _sooner_or_later():
+                self.reconcilers.look_at(kind, key)
+
+    def _meanwhile(self) -> None:
+        """What others do while a worker waits for an answer."""
+        match self.random.randrange(3):
+            case 0:
+                self.hosts.pass_time()
+            case 1:
+                self._receive()
+                self._advance_all(list(self.hints.taken())[:3])
+            case _:
+                everything = self._everything()
+                self._advance_all(self.random.sample(everything, min(3, len(everything))))
+
+    # ------------------------------------------------------------ what must always be so
+
+    def check(self) -> None:
+        """Check what must be so at every moment."""
+        undecided = [row.runner_id for row in self.store.migrations.open() if row.phase in UNDECIDED]
+        assert len(undecided) == len(set(undecided)), "a runner has two open migrations"
+        numbers = [row.number for row in self.store.runners.open()]
+        assert len(numbers) == len(set(numbers)), "two runners have one number"
+        for runner in self.store.runners.rows.values():
+            entry = self.relay.table.get(runner.id)
+            assert entry is None or entry.epoch <= runner.epoch, "the relay knows an epoch that never was"
+
+    def is_quiet(self) -> bool:
+        """Say whether everything that was asked for is done and put away."""
+        runs = {job.run_id for job in self.github.jobs.values()}
+        return (
+            all(job.status == "completed" for job in self.github.jobs.values())
+            and all(
+                conclusion in {"success", "cancelled"} for run in runs for conclusion in self.github.conclusions(run)
+            )
+            and not self.store.jobs.open()
+            and not self.store.runners.open()
+            and not self.store.migrations.open()
+        )
+
+    def check_nothing_is_left(self) -> None:
+        """Check what must be so once everything is done."""
+        open_hosts = {host.id for host in self.store.hosts.open()}
+        assert {instance.host_id for instance in self.cloud.owned()} <= open_hosts, "an instance is leaked"
+        assert not self.github.runners, "a registration is leaked"
+        assert not self.relay.table, "the relay still knows a runner"
+        running = [key for host_id in self.cloud.alive() for key in self.hosts.daemons[host_id].vms]
+        assert not running, f"microVMs are leaked: {running}"
+        assert all(row.state is RunnerState.GONE for row in self.store.runners.rows.values())
+
+    def sight(self) -> str:
+        """Show what is open, for whoever must find out why."""
+        shelves = (self.store.jobs, self.store.runners, self.store.hosts, self.store.migrations)
+        rows = [str(row) for shelf in shelves for row in shelf.open()]
+        happened = [
+            f"{event.at:%H:%M:%S} {event.happening} {event.runner_id} {event.host_id} {dict(event.detail)}"
+            for _, event in self.store.timeline()
+        ]
+        return "\n".join([*happened[-60:], *rows, *(str(job) for job in self.github.jobs.values())])
