@@ -101,7 +101,8 @@ class AppGitHub:
 
     def _free(self, installation_id: int, repository: str, name: str) -> None:
         """Remove the leftover that holds a name: names are unique to one runner of ours, so it is never another's."""
-        answer = self._ask(installation_id, "GET", f"/repos/{repository}/actions/runners?name={name}")
+        path = f"/repos/{repository}/actions/runners"
+        answer = self._ask(installation_id, "GET", path, parameters={"name": name})
         for runner in answer["runners"]:
             if runner["name"] == name:
                 self._delete(installation_id, repository, runner["id"])
@@ -116,9 +117,11 @@ class AppGitHub:
                 raise RunnerBusy(f"GitHub keeps runner {github_id} of {repository} because it runs a job") from error
             raise
 
-    def _ask(self, installation_id: int, verb: str, path: str, body: Json | None = None) -> Json:
+    def _ask(
+        self, installation_id: int, verb: str, path: str, body: Json | None = None, parameters: Json | None = None
+    ) -> Json:
         """Call GitHub as an installation and return the answer's JSON, empty if there is none."""
-        _, answer = self._requester(installation_id).requestJsonAndCheck(verb, path, input=body)
+        _, answer = self._requester(installation_id).requestJsonAndCheck(verb, path, parameters, input=body)
         return answer or {}
 
     def _requester(self, installation_id: int) -> Requester:

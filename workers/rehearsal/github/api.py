@@ -53,7 +53,6 @@ class AppApi:
         routes = Blueprint("app_api", __name__)
         routes.before_request(self._login.require_app)
         routes.get("/app")(self.app)
-        routes.get("/app/installations")(self.installations)
         routes.get("/app/installations/<int:installation_id>")(self.installation)
         routes.post("/app/installations/<int:installation_id>/access_tokens")(self.access_token)
         routes.get(f"{REPOSITORY}/installation")(self.repository_installation)
@@ -65,10 +64,6 @@ class AppApi:
 
     def app(self) -> Answer:
         return jsonify(self._views.app())
-
-    def installations(self) -> Answer:
-        rows = list(self._world.installations.values())
-        return jsonify([self._views.installation(row) for row in page_of(rows)])
 
     def installation(self, installation_id: int) -> Answer:
         found = self._world.installations.get(installation_id)

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 PUBLISHED: Final = Path(__file__).parent / "published"
 REPOSITORY: Final = "/repos/{owner}/{repo}"
+# Not `get /app/installations`: there, and only there, an account must be a user and an enterprise at once.
 OPERATIONS: Final = {
     "/app": ("get",),
     "/app/hook/deliveries": ("get",),
     "/app/hook/deliveries/{delivery_id}": ("get",),
     "/app/hook/deliveries/{delivery_id}/attempts": ("post",),
-    "/app/installations": ("get",),
     "/app/installations/{installation_id}": ("get",),
     "/app/installations/{installation_id}/access_tokens": ("post",),
     "/orgs/{org}/installation": ("get",),

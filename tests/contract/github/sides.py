@@ -1,0 +1,64 @@
+"""An implementation of the GitHub port together with the means to make things happen behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tests.contract.github.places import Place, PlayedRunner
+from workers.domain.names import JobId
+from workers.ports import GitHub, Registration
+
+
+class Side(Protocol):
+    """One GitHub, in which this test alone has jobs."""
+
+    @property
+    def port(self) -> GitHub: ...
+    @property
+    def installation(self) -> int: ...
+    @property
+    def repository(self) -> str: ...
+
+    def register(self, name: str, labels: Sequence[str]) -> Registration:
+        """Register through the port."""
+
+    def queue_job(self, labels: Sequence[str]) -> tuple[JobId, int]:
+        """Start a run with one job; return the job's and the run's id."""
+
+    def take_job(self, registration: Registration) -> JobId:
+        """Let the registered runner come online and take a job."""
+
+    def end_job(self, job_id: JobId, registration: Registration, conclusion: str) -> None:
+        """Let the runner report its job's end."""
+
+    def trouble(self, kind: str) -> None:
+        """Let the next call of the port fail: `unreachable` or `throttled`."""
+
+
+class SimulatedSide:
+    """PyGithub against the simulated GitHub."""
+
+    def __init__(self, place: Place) -> None:
+        self.port = place.port()
+        self.installation = place.installation
+        self.repository = place.repository
+        self._place = place
+
+    def register(self, name: str, labels: Sequence[str]) -> Registration:
+        return self.port.register(self.installation, self.repository, name, labels)
+
+    def queue_job(self, labels: Sequence[str]) -> tuple[JobId, int]:
+        job_id = self._place.control.start_jobs(self.repository, labels, [("one", "true")])[0]
+        return JobId(job_id), self._place.control.job(job_id)["run_id"]
+
+    def take_job(self, registration: Registration) -> JobId:
+        return JobId(PlayedRunner(self._place, registration.jit_config).taking())
+
+    def end_job(self, job_id: JobId, registration: Registration, conclusion: str) -> None:
+        answer = PlayedRunner(self._place, registration.jit_config).finish(job_id, conclusion)
+        assert answer.status_code == 200
+
+    def trouble(self, kind: str) -> None:
+        fault = {"unreachable": "unavailable", "throttled": "throttled"}[kind]
+        self._place.control.plant(fault, "POST", f"/repos/{self.repository}/")

@@ -1,0 +1,118 @@
+"""What the simulated GitHub sends is what GitHub publishes, signed, in order, and never twice by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import pytest
+
+from tests.contract.github.places import SECRET, Place, PlayedRunner, app_jwt, until
+from workers.rehearsal.github.contract import Broken, check_delivery, published
+
+LABELS = ["self-hosted", "spot-runner"]
+STEPS = [("one", "true"), ("two", "true")]
+RECORDED = [(event, sample) for event, samples in published("deliveries").items() for sample in samples]
+# Recorded in June 2021, before GitHub sent these four.
+TOO_OLD = {"run_attempt", "workflow_name", "head_branch", "created_at"}
+
+
+@pytest.mark.parametrize(("event", "sample"), [pair for pair in RECORDED if "2021-06-15" not in json.dumps(pair[1])])
+def test_each_recorded_delivery_fits_the_published_schema(event: str, sample: dict[str, Any]) -> None:
+    check_delivery(event, sample)
+
+
+def test_the_one_recorded_delivery_that_does_not_fit_is_older_than_the_schema() -> None:
+    (event, sample), *more = [pair for pair in RECORDED if "2021-06-15" in json.dumps(pair[1])]
+    assert not more
+    with pytest.raises(Broken) as caught:
+        check_delivery(event, sample)
+    assert {word for word in TOO_OLD if f"'{word}' is a required property" in str(caught.value)} == TOO_OLD
+    assert str(caught.value).count("required property") == len(TOO_OLD)
+
+
+def test_seven_recorded_deliveries_of_jobs_fit() -> None:
+    """So that the test above cannot pass on nothing."""
+    jobs = [sample for event, sample in RECORDED if event == "workflow_job"]
+    assert len(jobs) == 8
+    assert {sample["action"] for sample in jobs} == {"queued", "waiting", "in_progress", "completed"}
+
+
+def test_a_payload_that_lacks_a_field_is_caught() -> None:
+    sample = json.loads(json.dumps(next(sample for event, sample in RECORDED if sample.get("action") == "waiting")))
+    del sample["workflow_job"]["run_attempt"]
+    with pytest.raises(Broken, match="run_attempt"):
+        check_delivery("workflow_job", sample)
+
+
+def test_a_jobs_life_is_told_in_order_in_published_words(place: Place) -> None:
+    job_id = place.control.start_jobs(place.repository, LABELS, STEPS)[0]
+    registration = place.port().register(place.installation, place.repository, "spot-runner-a", LABELS)
+    runner = PlayedRunner(place, registration.jit_config)
+    runner.taking()
+    runner.say(job_id, 0, {"kind": "started", "step": 1}, {"kind": "ended", "step": 1, "conclusion": "failure"})
+    runner.finish(job_id, "failure")
+
+    until(lambda: len(place.receiver.of_job(job_id)) == 3, "three deliveries")
+    deliveries = place.receiver.of_job(job_id)
+    assert [one.payload["action"] for one in deliveries] == ["queued", "in_progress", "completed"]
+    for one in deliveries:
+        check_delivery("workflow_job", one.payload)
+        assert one.payload["repository"]["full_name"] == place.repository
+        assert one.payload["installation"]["id"] == place.installation
+    queued, started, completed = (one.payload["workflow_job"] for one in deliveries)
+    assert (queued["runner_id"], queued["labels"], queued["steps"]) == (None, LABELS, [])
+    assert (started["runner_id"], started["runner_name"]) == (registration.github_id, "spot-runner-a")
+    assert (completed["runner_id"], completed["conclusion"]) == (registration.github_id, "failure")
+    assert [step["conclusion"] for step in completed["steps"]] == ["failure", "skipped"]
+
+
+def test_each_delivery_is_signed_and_named(place: Place) -> None:
+    job_id = place.control.start_jobs(place.repository, LABELS, STEPS)[0]
+    until(lambda: place.receiver.of_job(job_id), "a delivery")
+    (one,) = place.receiver.of_job(job_id)
+    expected = hmac.new(SECRET.encode(), one.body, hashlib.sha256).hexdigest()
+    assert one.headers["x-hub-signature-256"] == f"sha256={expected}"
+    assert one.headers["x-github-event"] == "workflow_job"
+    assert one.headers["user-agent"].startswith("GitHub-Hookshot/")
+    headers = published("webhooks")["webhooks"]["workflow-job-queued"]["post"]["parameters"]
+    assert {each["name"].lower() for each in headers} <= set(one.headers)
+
+
+def test_a_failed_delivery_is_listed_and_sent_again_only_when_asked(place: Place) -> None:
+    place.receiver.statuses.put(503)
+    job_id = place.control.start_jobs(place.repository, LABELS, STEPS)[0]
+    until(lambda: tried(place, job_id, 1), "the delivery is listed")
+    failed = tried(place, job_id, 1)[0]
+    assert failed["status_code"] == 503
+    listed = place.ask("GET", "/app/hook/deliveries?per_page=100", app_jwt()).json()
+    assert next(one["status"] for one in listed if one["id"] == failed["id"]) != "OK"
+
+    assert place.ask("POST", f"/app/hook/deliveries/{failed['id']}/attempts", app_jwt()).status_code == 202
+    until(lambda: tried(place, job_id, 2), "the redelivery is listed")
+    first, second = tried(place, job_id, 2)
+    assert (second["status_code"], second["redelivery"]) == (202, True)
+    assert second["guid"] == first["guid"]
+    guids = {one.headers["x-github-delivery"] for one in place.receiver.of_job(job_id)}
+    assert guids == {first["guid"]}
+
+
+def tried(place: Place, job_id: int, number: int) -> list[dict[str, Any]]:
+    """Return the tries to deliver of this job, empty until there are so many."""
+    found = [one for one in place.control.deliveries() if one["job_id"] == job_id and one["delivered_at"]]
+    return found if len(found) == number else []
+
+
+def test_a_rerun_tells_the_end_of_the_earlier_attempt_once_more(place: Place) -> None:
+    job_id = place.control.start_jobs(place.repository, LABELS, STEPS)[0]
+    place.control.cancel(job_id)
+    run_id = place.control.job(job_id)["run_id"]
+    place.port().rerun_failed(place.installation, place.repository, run_id)
+    again = place.control.job(job_id)["attempts"][1]["id"]
+    until(lambda: place.receiver.of_job(again), "the second attempt is told")
+    assert place.receiver.actions_of(job_id) == ["queued", "completed", "completed"]
+    (queued,) = place.receiver.of_job(again)
+    assert queued.payload["workflow_job"]["run_attempt"] == 2
+    assert queued.payload["workflow_job"]["run_id"] == run_id
