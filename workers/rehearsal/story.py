@@ -173,7 +173,7 @@ class Story:
         was_lost = self.follower.has(Happening.JOB_LOST, job_id=last["id"])
         if last["conclusion"] == "success" or not (was_lost or self._may_be_lost(last)):
             return True
-        return time.time() - last["completed_at"] > RERUN_LIMIT_S
+        return bool(time.time() - last["completed_at"] > RERUN_LIMIT_S)
 
     def _may_be_lost(self, attempt: Json) -> bool:
         """GitHub may fail a job before the control plane has noticed that its host is gone."""

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from workers.domain.events import Event, Happening
+from workers.domain.migration import Migration, MigrationPhase
+from workers.domain.names import HostId, JobId, MigrationId, RunnerId
+from workers.rehearsal.job.end import MARK
+from workers.rehearsal.report import Seen, Verdict, report, verdict
+
+Json = dict[str, Any]
+
+SENT_AT = 1_800_000_000.0
+RUNNER = RunnerId("spot-runner-a")
+SOURCE, TARGET = HostId("spot-host-a"), HostId("spot-host-b")
+MOVE = MigrationId("spot-move-a")
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(SENT_AT + seconds, UTC)
+
+
+def event(happening: Happening, seconds: float, job: int | None = None, **ids: str) -> Event:
+    return Event(happening, at(seconds), None if job is None else JobId(job), **ids)  # type: ignore[arg-type]  # names
+
+
+def figures(*, gap_at: float | None = None, clock_lost_ms: float = 0.0) -> Json:
+    """What a job prints that lasted 60 s with gaps of 6 ms, one of 40 ms in the tenth of a second of `gap_at`."""
+    gaps = [6.0] * 600
+    if gap_at is not None:
+        gaps[int(gap_at * 10)] = 40.0
+    offsets = [
+        [SENT_AT + n / 2, 1.0 + (clock_lost_ms if gap_at is not None and n / 2 >= gap_at else 0)] for n in range(120)
+    ]
+    connection = {"survived": True, "longest_gap_ms": 61.5, "lost_messages": 0, "clock_offsets_ms": offsets}
+    return {"connection": connection, "beat": {"began_at": SENT_AT, "bucket_s": 0.1, "gaps_ms": gaps}, "disk": True}
+
+
+def attempt(number: int = 7, conclusion: str = "success", starts: int = 1, said: Json | None = None) -> Json:
+    log = [{"text": "cloning"}] + ([{"text": f"{MARK} {json.dumps(said)}"}] if said else [])
+    return {
+        "id": number,
+        "conclusion": conclusion,
+        "runner_name": RUNNER,
+        "started_at": SENT_AT + 2.5,
+        "steps": [{"number": n, "starts": starts} for n in (1, 2, 3)],
+        "log": log,
+    }
+
+
+def seen(
+    *attempts: Json, events: Sequence[Event] = (), migrations: Sequence[Migration] = (), interrupted: bool = False
+) -> Seen:
+    delivery = {"action": "queued", "job_id": 7, "delivered_at": at(0.02).isoformat(), "duration": 0.02}
+    return Seen("tcg", 16.04, 30, [attempts], [delivery], events, migrations, interrupted)
+
+
+def moved(phase: MigrationPhase = MigrationPhase.FINISHED) -> Migration:
+    measured = {
+        "stopped_at": SENT_AT + 30.0,
+        "completed_at": SENT_AT + 30.010,
+        "commit_read_at": SENT_AT + 30.018,
+        "resumed_at": SENT_AT + 30.025,
+        "memory_mib": 210.5,
+        "disk_mib": 130.0,
+    }
+    row = Migration(MOVE, RUNNER, SOURCE, TARGET, phase, epoch=2, planned_at=at(27), deadline_at=at(87))
+    return replace(row, figures=measured)
+
+
+EVENTS = [
+    event(Happening.JOB_QUEUED, 0.05, job=7),
+    event(Happening.JOB_PLACED, 0.06, job=7, runner_id=RUNNER),
+    event(Happening.RUNNER_RESTORED, 0.9, runner_id=RUNNER),
+    event(Happening.RUNNER_RESTORED, 9.9, runner_id=RunnerId("another")),
+    event(Happening.RUNNER_REGISTERED, 1.2, runner_id=RUNNER),
+    event(Happening.RUNNER_STARTED, 1.5, runner_id=RUNNER),
+    event(Happening.HOST_NOTICE, 26.0, host_id=SOURCE),
+    event(Happening.MIGRATION_PLANNED, 27.0, migration_id=MOVE),
+    event(Happening.MIGRATION_COMMITTED, 30.5, migration_id=MOVE),
+    event(Happening.MIGRATION_RUNNING, 31.0, migration_id=MOVE),
+]
+
+
+def test_the_report_has_exactly_the_promised_keys() -> None:
+    told = report(seen(attempt(said=figures()), events=EVENTS, migrations=[moved()], interrupted=True))
+    assert set(told) == {"verdict", "accel", "jobs", "cold_boot_s", "job_lock_s", "leftovers"}
+    assert set(told["jobs"][0]) == {
+        "conclusion", "steps_run", "steps_rerun", "queue_to_start_s", "stages_s", "migrations", "connection",
+        "disk_sha256_ok",
+    }  # fmt: skip
+    assert set(told["jobs"][0]["migrations"][0]) == {
+        "source", "target", "notice_to_commit_s", "total_s", "stopped_ms", "commit_ms", "guest_gap_ms",
+        "guest_gap_baseline_ms", "memory_mib_sent", "disk_mib_sent",
+    }  # fmt: skip
+    json.dumps(told)
+
+
+def test_stages_are_counted_from_the_sending_of_the_webhook() -> None:
+    job = report(seen(attempt(), events=EVENTS))["jobs"][0]
+    assert job["stages_s"] == {
+        "webhook": 0.02, "queued": 0.05, "placed": 0.06, "restored": 0.9, "registered": 1.2, "started": 1.5,
+    }  # fmt: skip
+    assert job["queue_to_start_s"] == 2.5
+
+
+def test_a_stage_that_was_not_seen_is_not_made_up() -> None:
+    assert report(seen(attempt()))["jobs"][0]["stages_s"]["restored"] is None
+    assert report(replace(seen(attempt()), deliveries=[]))["jobs"][0]["queue_to_start_s"] is None
+
+
+def test_a_move_is_told_by_what_both_sides_measured() -> None:
+    said = figures(gap_at=30.0)
+    told = report(seen(attempt(said=said), events=EVENTS, migrations=[moved()], interrupted=True))
+    (move,) = told["jobs"][0]["migrations"]
+    assert (move["source"], move["target"]) == (SOURCE, TARGET)
+    assert (move["notice_to_commit_s"], move["total_s"]) == (4.5, 4.0)
+    assert (move["stopped_ms"], move["commit_ms"]) == (25.0, 8.0)
+    assert (move["memory_mib_sent"], move["disk_mib_sent"]) == (210.5, 130.0)
+
+
+def test_the_gap_is_looked_for_around_the_pause_and_the_baseline_away_from_it() -> None:
+    def gaps(gap_at: float) -> tuple[float, float]:
+        told = report(seen(attempt(said=figures(gap_at=gap_at)), migrations=[moved()], interrupted=True))
+        (move,) = told["jobs"][0]["migrations"]
+        return move["guest_gap_ms"], move["guest_gap_baseline_ms"]
+
+    assert gaps(30.5) == (40.0, 6.0)
+    assert gaps(35.0) == (6.0, 6.0), "a gap five seconds later is neither the move's nor of a quiet window"
+    assert gaps(50.0) == (6.0, 6.0), "one bad window of many does not move the median"
+
+
+def test_what_the_guests_clock_lost_in_the_pause_counts() -> None:
+    said = figures(gap_at=30.0, clock_lost_ms=25.0)
+    told = report(seen(attempt(said=said), migrations=[moved()], interrupted=True))
+    assert told["jobs"][0]["migrations"][0]["guest_gap_ms"] == pytest.approx(65.0)
+
+
+def test_a_job_without_figures_has_nothing_to_boast_of() -> None:
+    job = report(seen(attempt(conclusion="failure")))["jobs"][0]
+    assert job["connection"] == {"survived": False, "longest_gap_ms": None, "lost_messages": None}
+    assert job["disk_sha256_ok"] is False
+
+
+def test_an_aborted_move_is_not_reported_as_one() -> None:
+    told = report(seen(attempt(said=figures()), migrations=[moved(MigrationPhase.ABORTED)]))
+    assert told["jobs"][0]["migrations"] == []
+
+
+LOST = event(Happening.JOB_LOST, 40, job=7)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected", "status"),
+    [
+        (seen(attempt()), Verdict.SURVIVED, 0),
+        (seen(attempt(), migrations=[moved()], interrupted=True), Verdict.SURVIVED, 0),
+        (seen(attempt(), interrupted=True), Verdict.FAILED, 1),
+        (seen(attempt(starts=2)), Verdict.RERUN, 3),
+        (seen(attempt(7, "failure"), attempt(8), events=[LOST], interrupted=True), Verdict.RERUN, 3),
+        (seen(attempt(7, "failure"), events=[LOST], interrupted=True), Verdict.LOST, 4),
+        (seen(attempt(7, "failure")), Verdict.FAILED, 1),
+    ],
+)
+def test_the_verdict_follows_from_how_the_last_attempt_ended(facts: Seen, expected: Verdict, status: int) -> None:
+    assert verdict(facts) is expected
+    assert expected.exit_status == status
+
+
+def test_the_worst_job_decides() -> None:
+    facts = seen(attempt())
+    assert verdict(replace(facts, jobs=[[attempt()], [attempt(9, "failure")]])) is Verdict.FAILED
+
+
+def test_steps_that_were_run_in_both_attempts_count_as_run_again() -> None:
+    job = report(seen(attempt(7, "failure"), attempt(8), events=[LOST]))["jobs"][0]
+    assert (job["steps_run"], job["steps_rerun"]) == (6, 3)
