@@ -32,7 +32,7 @@ STUBBORN = """
 import os, pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 home = pathlib.Path(os.environ["SPOT_RUNNER_HOST_HOME"])
-home.mkdir(parents=True)
+home.mkdir()
 if os.fork() == 0:
     os.setsid()
     (home / "child").write_text(str(os.getpid()))
@@ -93,11 +93,11 @@ class Market:
         """Launch a host and wait until its program and the program's child are there."""
         self.launch(host, **user_data)
         self.wait_state(host, "running")
-        child = self.home(host) / "home" / "child"
+        child = self.home(host) / "child"
         assert wait_until(lambda: child.exists() and bool(child.read_text()), LIMIT_S)
 
     def home(self, host: str) -> Path:
-        return self.places.state / "hosts" / host
+        return self.places.state / host
 
     def metadata(self, host: str, method: str, path: str, **headers: str) -> httpx.Response:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

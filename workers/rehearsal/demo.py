@@ -40,8 +40,9 @@ def run_rehearsal(options: Options, make_kit: Callable[[], Kit], screen: Screen 
     with alone(places), ended_by_signals():
         sweep(places)
         check_names(places)
-        stage = Stage(places, make_kit(), options.hosts)
-        return _perform(stage, options, screen)
+        with screen.waiting("looking at this machine and unpacking the runner package"):
+            kit = make_kit()
+        return _perform(Stage(places, kit, options.hosts), options, screen)
 
 
 def _perform(stage: Stage, options: Options, screen: Screen) -> int:

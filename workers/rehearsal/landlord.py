@@ -10,7 +10,6 @@ none is left, whatever it was doing.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import threading
@@ -182,20 +181,20 @@ class Landlord:
         name, address = self.topology.add_namespace(rented.host_id), host_address(rented.number)
         self.topology.wire(rented.host_id, Plug("eth0", at.UNDERLAY, address), port=f"host{rented.number}")
         run("ip", "-n", name, "address", "add", f"{METADATA}/32", "dev", "lo")
-        home = self._home(rented)
-        home.mkdir(parents=True)
+        file = self._metadata_file(rented)
+        file.parent.mkdir(parents=True, exist_ok=True)
         with self._changed:
             rented.bodies |= {
                 "latest/meta-data/instance-id": rented.view.id,
                 "latest/meta-data/local-ipv4": address,
                 "latest/user-data": json.dumps(dict(rented.user_data)),
             }
-            write_state(home / "metadata.json", rented.bodies)
+            write_state(file, rented.bodies)
         rented.processes = Processes(self.estate.places.logs, self.journal)
-        metadata = (*self.estate.metadata, "--file", str(home / "metadata.json"))
+        metadata = (*self.estate.metadata, "--file", str(file))
         service = rented.processes.start(Program(f"{rented.host_id}.metadata", metadata, name))
         service.wait_ready(lambda: accepts(name, METADATA, METADATA_PORT), METADATA_LIMIT_S)
-        environment = {**self.estate.environment, "SPOT_RUNNER_HOST_HOME": str(home / "home")}
+        environment = {**self.estate.environment, "SPOT_RUNNER_HOST_HOME": str(self._home(rented))}
         rented.processes.start(Program(rented.host_id, self.estate.daemon, name, environment))
 
     def _demolish(self, rented: Rented) -> None:
@@ -203,18 +202,22 @@ class Landlord:
         if rented.processes is not None:
             rented.processes.stop()
         shutil.rmtree(self._home(rented), ignore_errors=True)
+        self._metadata_file(rented).unlink(missing_ok=True)
         with self._changed:
             rented.state = InstanceState.TERMINATED
             rented.forgotten_at = time.monotonic() + REMEMBERED_S
 
     def _home(self, rented: Rented) -> Path:
-        return self.estate.places.state / "hosts" / rented.host_id
+        # Short, because sockets lie below it, and their paths may have 107 characters.
+        return self.estate.places.state / rented.host_id
+
+    def _metadata_file(self, rented: Rented) -> Path:
+        return self.estate.places.state / "metadata" / f"{rented.host_id}.json"
 
     def _tell(self, rented: Rented, path: str, body: Mapping[str, str]) -> None:
         rented.bodies[path] = json.dumps(body)
         if rented.state is InstanceState.RUNNING:
-            with contextlib.suppress(FileNotFoundError):  # it is being taken down just now
-                write_state(self._home(rented) / "metadata.json", rented.bodies)
+            write_state(self._metadata_file(rented), rented.bodies)
 
 
 def _moments(rented: Rented) -> Iterator[float]:
