@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, abort, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from webhook import bodies, deliveries
@@ -59,7 +59,14 @@ def create_host_app(
 
 def _app(name: str, body_limit_bytes: int) -> Flask:
     app = Flask(name, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = body_limit_bytes
+    # A body without a length is cut off at the maximum in silence; one byte more tells it from a whole one.
+    app.config["MAX_CONTENT_LENGTH"] = body_limit_bytes + 1
+
+    @app.before_request
+    def refuse_large() -> None:
+        if len(request.get_data()) > body_limit_bytes:
+            abort(413)
+
     app.register_error_handler(BadInput, lambda error: _error(str(error), 400))
     app.register_error_handler(Refused, lambda error: _error(str(error), 403))
     app.register_error_handler(TryLater, _not_now)

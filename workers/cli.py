@@ -131,3 +131,7 @@ def main() -> None:
 def _refuse(sentence: str) -> None:
     sys.stderr.write(f"spot-runner: {sentence}\n")
     sys.exit(EXIT_UNFIT)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+import warnings
 from typing import Final
 
 from celery import Celery
@@ -42,22 +44,22 @@ def with_tasks(app: Celery, rounds: Rounds, upkeep: Upkeep) -> Celery:
 
     @app.task(name="sweep")
     def sweep(_queue: str) -> None:
-        upkeep.hear_beat()
+        upkeep.hear_beat(time.monotonic())
 
     return app
 
 
-def work(queue: str, settings: ControlSettings) -> None:
+def work(queue: str, redis_url: str, rounds: Rounds) -> None:
     """Work on one queue until SIGTERM."""
-    rounds = open_rounds(settings)
     upkeep = Upkeep(rounds, queue)
-    app = with_tasks(worker_app(settings.redis_url), rounds, upkeep)
-    clock = threading.Thread(target=upkeep.run, name="upkeep", daemon=True)
-    clock.start()
+    app = with_tasks(worker_app(redis_url), rounds, upkeep)
+    threading.Thread(target=upkeep.run, name="upkeep", daemon=True).start()
+    # It warns root of hostile pickles; we accept nothing but JSON.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     try:
         app.worker_main(
             [
-                *("worker", "--queues", queue, "--pool", "threads", "--concurrency", str(THREADS[queue])),
+                *("--quiet", "worker", "--queues", queue, "--pool", "threads", "--concurrency", str(THREADS[queue])),
                 *("--hostname", f"{queue}@%h", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),
             ]
@@ -70,16 +72,19 @@ def work(queue: str, settings: ControlSettings) -> None:
 def beat(settings: ControlSettings) -> None:
     """Send the sweeps until SIGTERM. Two beats do no harm, and none does not either, only later."""
     app = worker_app(settings.redis_url)
-    app.start(["beat", "--schedule", str(settings.home / "beat.schedule"), "--pidfile", "", "--loglevel", "INFO"])
+    app.start(
+        ["--quiet", "beat", "--schedule", str(settings.home / "beat.schedule"), "--pidfile", "", "--loglevel", "INFO"]
+    )
 
 
 def main(role: str) -> None:
     """Run one process of `spot-runner worker`."""
     start_logging(role)
+    settings = ControlSettings()
     if role in QUEUES:
-        work(role, ControlSettings())
+        work(role, settings.redis_url, open_rounds(settings))
     else:
-        beat(ControlSettings())
+        beat(settings)
 
 
 if __name__ == "__main__":

@@ -109,27 +109,28 @@ class Upkeep:
 
     def __init__(self, rounds: Rounds, queue: str) -> None:
         self._rounds, self._queue = rounds, queue
-        self._swept_at = float("-inf")
-        self._heard_at = float("-inf")
+        self._heard_at = self._swept_at = float("-inf")
         self._stopped = threading.Event()
 
-    def hear_beat(self) -> None:
+    def hear_beat(self, now: float) -> None:
         """Sweep because the beat says so."""
-        self._heard_at = self._swept_at = time.monotonic()
+        self._heard_at = self._swept_at = now
         self._rounds.sweep(self._queue)
 
+    def tick(self, now: float) -> None:
+        """Do what is due at this moment."""
+        if self._queue == EVACUATION:
+            self._rounds.watch()
+        if now - self._heard_at > BEAT_LIMIT_S and now - self._swept_at >= SWEEP_INTERVAL_S:
+            self._swept_at = now
+            self._rounds.sweep(self._queue)
+
     def run(self) -> None:
-        """Keep the clock until `stop`."""
-        while not self._stopped.wait(WATCH_INTERVAL_S if self._swept_at > 0 else 0):
-            if self._queue == EVACUATION:
-                self._rounds.watch()
-            if self._is_sweep_due(time.monotonic()):
-                self._swept_at = time.monotonic()
-                self._rounds.sweep(self._queue)
+        """Tick every second until `stop`."""
+        while not self._stopped.is_set():
+            self.tick(time.monotonic())
+            self._stopped.wait(WATCH_INTERVAL_S)
 
     def stop(self) -> None:
         """End `run` soon."""
         self._stopped.set()
-
-    def _is_sweep_due(self, now: float) -> bool:
-        return now - self._heard_at > BEAT_LIMIT_S and now - self._swept_at >= SWEEP_INTERVAL_S

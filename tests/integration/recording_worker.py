@@ -1,0 +1,29 @@
+"""A real Celery process for one queue whose looks are written to a file: `recording_worker.py QUEUE REDIS_URL FILE`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from workers.app import QUEUES
+from workers.bootstrap.rounds import Rounds, Row
+from workers.tasks import work
+from workers.telemetry import start_logging
+
+
+def main(queue: str, redis_url: str, path: Path) -> None:
+    start_logging(queue)
+
+    def look_at(kind: str, one: str) -> None:
+        with path.open("a") as file:
+            file.write(f"{queue} {kind} {one}\n")
+
+    def due() -> Iterable[Row]:
+        yield "job", f"swept-{queue}"
+
+    work(queue, redis_url, Rounds(look_at, dict.fromkeys(QUEUES, due), {}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
