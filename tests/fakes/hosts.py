@@ -188,6 +188,11 @@ class FakeHosts:
         for key in list(daemon.receiving):
             self._go_on_receiving(host_id, key, daemon)
 
+    def running(self) -> list[RunnerId]:
+        """Return whose guests run anywhere, as often as they do."""
+        daemons = [self.daemons[host_id] for host_id in self._cloud.alive() if host_id in self.daemons]
+        return [key for daemon in daemons for key, vm in daemon.vms.items() if vm.is_running]
+
     def _run_guests(self, host_id: HostId, machine: Machine, daemon: Daemon) -> None:
         for runner_id, vm in daemon.vms.items():
             if vm.is_running:

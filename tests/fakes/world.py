@@ -100,6 +100,7 @@ class World:
         self.seconds += 1
         self.cloud.pass_time()
         self.hosts.pass_time()
+        self.check()
         self.github.pass_time()
         self._receive()
         self._work()
@@ -158,6 +159,8 @@ class World:
         assert len(undecided) == len(set(undecided)), "a runner has two open migrations"
         numbers = [row.number for row in self.store.runners.open()]
         assert len(numbers) == len(set(numbers)), "two runners have one number"
+        running = self.hosts.running()
+        assert len(running) == len(set(running)), "a guest runs on two hosts"
         for runner in self.store.runners.rows.values():
             entry = self.relay.table.get(runner.id)
             assert entry is None or entry.epoch <= runner.epoch, "the relay knows an epoch that never was"
@@ -174,6 +177,16 @@ class World:
             and not self.store.runners.open()
             and not self.store.migrations.open()
         )
+
+    def calm_down(self) -> None:
+        """From now on nothing goes wrong."""
+        self.trouble.end()
+        self.wire.end()
+        self.hints.loss = self.github.loss = self.hosts.failures = 0.0
+
+    def is_given_back(self) -> bool:
+        """Say whether no machine is paid for."""
+        return not self.cloud.alive() and not self.store.hosts.open() and not self.github.runners
 
     def check_nothing_is_left(self) -> None:
         """Check what must be so once everything is done."""

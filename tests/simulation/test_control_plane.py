@@ -8,7 +8,6 @@ import pytest
 
 from tests.fakes.world import Faults, World
 from workers.domain.events import Happening
-from workers.domain.host import HostState
 from workers.domain.job import JobEnd, JobState, Rerun
 from workers.domain.migration import MigrationPhase
 from workers.domain.names import HostId, JobId
@@ -80,3 +79,35 @@ def test_a_job_whose_host_dies_without_a_notice_is_run_again_after_its_lock() ->
     runner = world.store.runners.get(row.runner_id) if row.runner_id else None
     assert runner is not None
     assert runner.state is RunnerState.GONE
+
+
+ROUGH = Faults(unreachable=0.05, death=0.01, hints=0.2, deliveries=0.1, hosts=0.05)
+SEEDS = 20
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_goes_wrong_every_run_succeeds_in_the_end(seed: int) -> None:
+    world = World(seed, ROUGH)
+    for run_id in range(1, world.random.randint(2, 6)):
+        world.github.queue(run_id)
+    for _ in range(world.random.randint(3, 8)):
+        span = world.random.randint(1, 60)
+        for _ in range(span):
+            world.tick()
+        strike(world)
+    world.until(world.is_quiet, timedelta(hours=1))
+    world.calm_down()
+    world.until(world.is_given_back, timedelta(hours=1))
+    world.check_nothing_is_left()
+
+
+def strike(world: World) -> None:
+    """Take a host back, with or without a word."""
+    alive = world.cloud.alive()
+    if not alive:
+        return
+    victim = world.random.choice(alive)
+    if world.random.random() < 0.3:
+        world.cloud.kill(victim)
+    else:
+        world.cloud.take_back(victim, timedelta(seconds=world.random.choice([5, 30, 60, 120])))

@@ -7,12 +7,13 @@ are brought together before another microVM is started.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 
 from workers.domain.job import Job, JobState
 from workers.domain.names import HostId, JobId, PackageDigest, RunnerId
 from workers.domain.runner import Runner, RunnerState, Shape
+from workers.planning.fleet import Fleet, is_open
 
 # It has no job yet, and will ask GitHub for one or is asking.
 UNTAKEN = frozenset({RunnerState.REQUESTED, RunnerState.BOOTING, RunnerState.IDLE})
@@ -51,15 +52,17 @@ def counts_on(job: Job, runner: Runner | None) -> bool:
     )
 
 
-def spare_runner(job: Job, runners: Iterable[Runner], demands: Mapping[JobId, Job]) -> Runner | None:
+def spare_runner(job: Job, fleet: Fleet, demands: Mapping[JobId, Job]) -> Runner | None:
     """Return a runner that could take this job and that no other job counts on, the furthest first.
 
     `demands` holds the open jobs.
     """
     spare = [
         runner
-        for runner in runners
+        for runner in fleet.runners
         if runner.state in UNTAKEN
+        and (host := fleet.host(runner.host_id)) is not None
+        and is_open(host)
         and (runner.installation_id, runner.repository) == (job.installation_id, job.repository)
         and set(job.labels) <= set(runner.labels)
         and _is_spare(runner, job, demands)

@@ -190,7 +190,7 @@ class Jobs:
     def _adopt(self, lease: Lease[Job]) -> bool:
         """Count on a runner that another job has left over."""
         demands = {job.id: job for job in self._store.jobs.open()}
-        runner = spare_runner(lease.row, self._store.runners.open(), demands)
+        runner = spare_runner(lease.row, self._buyer.fleet(), demands)
         if runner is None:
             return False
         with self._store.runners.lease(runner.id) as other:

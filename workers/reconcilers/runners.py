@@ -128,12 +128,21 @@ class Runners:
     # ------------------------------------------------------------ the way down
 
     def _end(self, lease: Lease[Runner], end: RunnerEnd, because: str | None = None) -> bool:
+        if lease.row.state is RunnerState.BOOTING and lease.row.github_id is None:
+            self._find_registration(lease)
         runner = replace(_moved(lease.row, RunnerState.STOPPING), end=end)
         detail = {"end": end.value, "because": because}
         lease.write(runner, self._event(Happening.RUNNER_STOPPED, runner, **detail))
         if end is not RunnerEnd.BOOT_FAILED:  # what has just failed is tried again at the sweep's pace
             self._hints.look_at("job", str(runner.job_id))
         return True
+
+    def _find_registration(self, lease: Lease[Runner]) -> None:
+        """Whoever registered it may not have lived to write down GitHub's number: take the name again, to learn one."""
+        runner = lease.row
+        with suppress(Refused):
+            granted = self._github.register(runner.installation_id, runner.repository, runner.id, runner.labels)
+            lease.write(replace(runner, github_id=granted.github_id))
 
     def _deregister(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
         """Take the registration away, unless GitHub has given it a job: then it is busy."""
@@ -181,11 +190,8 @@ class Runners:
 
     def _bury(self, lease: Lease[Runner]) -> bool:
         """Its machine is no more; GitHub may keep the registration until the job's lock has expired."""
-        if lease.row.end is None:
-            runner = lease.row
-            state = runner.state if runner.state is RunnerState.STOPPING else _moved(runner, RunnerState.STOPPING).state
-            lease.write(replace(runner, state=state, end=RunnerEnd.HOST_LOST))
-            self._hints.look_at("job", str(runner.job_id))
+        if lease.row.state is not RunnerState.STOPPING:
+            self._end(lease, RunnerEnd.HOST_LOST)
         self._let_go(lease)
         return self._gone(lease, lease.row)
 
