@@ -39,7 +39,7 @@ def running_server() -> Iterator[str]:
         try:
             yield str(directory)
         finally:
-            _run(programs / "pg_ctl", "-D", cluster, "-m", "fast", "-w", "stop")
+            _run(programs / "pg_ctl", "-D", cluster, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(directory)
 

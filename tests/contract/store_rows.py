@@ -136,7 +136,8 @@ def a_delivery(guid: str, job: int = 7) -> Delivery:
 def moving(store: SqlStore, number: int, phase: MigrationPhase) -> Migration:
     """Put a runner on host `a` and its migration to host `b` into the store, in this phase."""
     for name in ("a", "b"):
-        store.hosts.add(a_host(name))
+        if store.hosts.get(HostId(name)) is None:
+            store.hosts.add(a_host(name))
     runner = a_runner(number, "a")
     migration = a_migration(runner, "b", phase)
     store.runners.add(runner)

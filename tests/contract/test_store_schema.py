@@ -1,0 +1,84 @@
+"""The steps that alembic makes lead to the tables that the program speaks of."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Column, MetaData, Table, Text, create_engine, text
+
+from tests.contract.store_rows import ManualClock, a_job
+from workers.domain.errors import Unfit
+from workers.store.connection import Database
+from workers.store.repository import SqlStore, open_store
+from workers.store.schema import METADATA
+
+
+def differences(store_url: str, metadata: MetaData) -> list[object]:
+    engine = create_engine(store_url)
+    with engine.connect() as connection:
+        found: list[object] = list(compare_metadata(MigrationContext.configure(connection), metadata))
+    engine.dispose()
+    return found
+
+
+class TestUpgrade:
+    def test_nothing_is_left_to_generate(self, store: SqlStore, store_url: str) -> None:
+        assert differences(store_url, METADATA) == []
+
+    def test_the_comparison_would_see_a_column_that_was_forgotten(self, store: SqlStore, store_url: str) -> None:
+        richer = MetaData(naming_convention=METADATA.naming_convention)
+        for table in METADATA.sorted_tables:
+            table.to_metadata(richer)
+        Table("jobs", richer, Column("forgotten", Text), extend_existing=True)
+        assert "forgotten" in str(differences(store_url, richer))
+
+    def test_what_was_written_is_there_when_the_store_is_opened_again(self, store_url: str, clock: ManualClock) -> None:
+        for is_first in (True, False):
+            store = open_store(store_url, clock)
+            assert store.jobs.add(a_job()) is is_first
+            store.close()
+
+    def test_a_database_of_a_newer_program_is_left_alone(
+        self, store: SqlStore, store_url: str, clock: ManualClock
+    ) -> None:
+        engine = create_engine(store_url)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        engine.dispose()
+        with pytest.raises(Unfit, match=r"9999.*newer"):
+            open_store(store_url, clock)
+
+    def test_a_store_that_was_opened_holds_no_connection_that_a_fork_could_share(
+        self, store_url: str, clock: ManualClock
+    ) -> None:
+        store = open_store(store_url, clock)
+        assert "Connections in pool: 0" in store._database.engine.pool.status()
+        assert "Current Checked out connections: 0" in store._database.engine.pool.status()
+
+
+class TestSqlite:
+    def test_an_answered_write_outlives_a_power_cut_and_readers_do_not_wait(self, tmp_path: Path) -> None:
+        database = Database(f"sqlite:///{tmp_path / 'store.sqlite'}")
+        with database.reading() as connection:
+            found = {
+                name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+                for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            }
+        database.close()
+        assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10000}
+
+    def test_a_writer_takes_its_turn_at_the_beginning(self, tmp_path: Path) -> None:
+        """Or it would be refused later, when what it has read has been written by another."""
+        file = tmp_path / "store.sqlite"
+        database = Database(f"sqlite:///{file}")
+        other = sqlite3.connect(file, timeout=0, isolation_level=None)
+        with database.writing(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        with database.reading():
+            other.execute("BEGIN IMMEDIATE")
+        other.close()
+        database.close()
