@@ -52,7 +52,7 @@ def after_resume(reason: str, told: dict[str, Any]) -> dict[str, float]:
     if reason == "unparked":
         return {"clock_step_s": set_clock(identity.now)}
     if reason != "restored":
-        raise ValueError(f"nobody resumes because of {reason!r}")
+        raise ValueError("the reason is neither restored nor unparked")
     reseed(bytes.fromhex(identity.seed))
     step = set_clock(identity.now)
     take_name(identity.machine_id, identity.hostname)

@@ -86,7 +86,8 @@ class Frames:
         """Yield every line that `chunk` completes; empty lines, and lines that are too long, are left out."""
         *lines, rest = chunk.split(b"\n")
         for line in lines:
-            yield from self._piece(line + b"\n")
+            if line or self._rest or self._skipping:  # a flood of empty lines costs next to nothing
+                yield from self._piece(line + b"\n")
         yield from self._piece(rest)
 
     def _piece(self, piece: bytes) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from workers.host.machine import Machine
 from workers.host.manifest import FORMAT, MIB, Entry, Kernel, Manifest, RunnerProgram
 
 HOST = HostClass(Acceleration.TCG, "x86_64", "AuthenticAMD", "qemu", "7.2", "pc-q35-7.2")
-SIZES = {"state": 39_001, "memory": 3 * MIB, "kernel": 70_000, "disk": 5 * MIB, "config": 22, "initrd": 4096}
+SIZES = {"state": 39_001, "memory": MIB, "kernel": 70_000, "disk": 2 * MIB, "config": 22, "initrd": 4096}
 
 
 def write_devices(directory: Path) -> dict[str, Path]:
@@ -25,7 +25,7 @@ def write_devices(directory: Path) -> dict[str, Path]:
     for name, path in paths.items():
         with path.open("wb") as file:
             file.truncate(SIZES[name])
-            for place in range(0, SIZES[name], 2 * MIB):
+            for place in range(0, SIZES[name], MIB):
                 file.seek(place)
                 file.write(f"{name} at {place}".encode()[: SIZES[name]])
     return paths

@@ -31,7 +31,7 @@ TOLD: Final = {
 
 
 def test_a_guest_does_not_resume_for_a_reason_that_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match="bored"):
+    with pytest.raises(ValueError, match="neither restored nor unparked"):
         after_resume("bored", dict(TOLD))
 
 

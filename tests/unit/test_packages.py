@@ -119,10 +119,10 @@ def test_processes_that_unpack_at_once_all_find_the_whole(
 ) -> None:
     shelf, digest, devices = made
     store = shelf.path(digest).parent
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        memories = pool.starmap(_unpacked_memory, [(store, tmp_path / "cache", digest)] * 8)
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        memories = pool.starmap(_unpacked_memory, [(store, tmp_path / "cache", digest)] * 6)
 
-    assert memories == [(devices / "memory").read_bytes()] * 8
+    assert memories == [(devices / "memory").read_bytes()] * 6
     assert {path.name for path in (tmp_path / "cache").iterdir()} == _only_lock(shelf, digest) | {
         shelf.path(digest).stem
     }
@@ -139,7 +139,7 @@ def _unpacked_memory(store: Path, cache: Path, digest: PackageDigest) -> bytes:
 # ---------------------------------------------------------------- a package that is not
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(at=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_package_is_refused_wherever_it_ends(package: bytes, tmp_path: Path, at: float) -> None:
     _refusal(package[: int(at * len(package))], tmp_path)
@@ -150,7 +150,7 @@ def test_a_package_that_lacks_its_last_bytes_is_refused(package: bytes, tmp_path
     assert "truncated" in _refusal(package[:-missing], tmp_path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_package_with_one_wrong_bit_is_refused(package: bytes, tmp_path: Path, at: float, bit: int) -> None:
     spoilt = bytearray(package)
@@ -159,7 +159,7 @@ def test_a_package_with_one_wrong_bit_is_refused(package: bytes, tmp_path: Path,
     _refusal(bytes(spoilt), tmp_path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(max_size=2000))
 def test_no_bytes_at_all_make_a_reader_do_anything_but_refuse(tmp_path: Path, package: bytes) -> None:
     _refusal(package, tmp_path)
