@@ -17,7 +17,7 @@ MACHINE = Machine(type="pc-q35-7.2", acceleration=Acceleration.TCG, cpu="max", v
 
 
 @dataclass(frozen=True)
-class FakeTemplate:
+class FakeStock:
     machine: Machine = MACHINE
     disk_mib: int = 4096
 
@@ -36,10 +36,10 @@ class FakeEngine:
     trouble: SpotError | None = None
     most_at_once: int = 0
 
-    async def prepare(self, package: PackageDigest) -> FakeTemplate:
+    async def prepare(self, package: PackageDigest) -> FakeStock:
         if package not in self.shelf:
             raise BadPackage(f"package: {package} is not here; fetch or build it")
-        return FakeTemplate()
+        return FakeStock()
 
     async def boot(self, order: BootOrder) -> Mapping[str, float]:
         self._refuse_old(order.runner_id, order.epoch)

@@ -185,8 +185,9 @@ class World:
         self.hints.loss = self.github.loss = self.hosts.failures = 0.0
 
     def is_given_back(self) -> bool:
-        """Say whether no machine is paid for."""
-        return not self.cloud.alive() and not self.store.hosts.open() and not self.github.runners
+        """Say whether no machine is paid for, and whoever forgets at its own pace has forgotten."""
+        is_forgotten = not self.github.runners and not self.relay.table
+        return not self.cloud.alive() and not self.store.hosts.open() and is_forgotten
 
     def check_nothing_is_left(self) -> None:
         """Check what must be so once everything is done."""

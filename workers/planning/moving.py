@@ -111,12 +111,12 @@ def given_up(seen: MigrationSeen, reason: str) -> Migration:
 
 def _after_commit(seen: MigrationSeen) -> MigrationStep:
     row = seen.row
-    if "relay_pointed_at" not in row.figures and not is_lost(seen.target):
+    is_over = seen.runner is None or seen.runner.state is RunnerState.GONE
+    if "relay_pointed_at" not in row.figures and not is_over and not is_lost(seen.target):
         return MigrationStep.POINT
     if row.phase is _M.FINISHED:
         return MigrationStep.WAIT
     is_wiped = row.wiped_at is not None or is_terminated(seen.source)
-    is_over = seen.runner is None or seen.runner.state is RunnerState.GONE
     is_settled = row.running_at is not None or is_lost(seen.target) or is_over
     return MigrationStep.FINISH if is_wiped and is_settled else MigrationStep.WAIT
 

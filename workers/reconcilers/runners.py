@@ -99,6 +99,8 @@ class Runners:
     def _start(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
         runner, host = lease.row, _known(seen)
         self._relay.point(Forwarding(runner.id, runner.epoch, runner.address, host.address or ""))
+        if runner.github_id is not None:  # an earlier try got as far as this, and its number ends with the next line
+            lease.write(replace(runner, github_id=None))
         try:
             granted = self._github.register(runner.installation_id, runner.repository, runner.id, runner.labels)
             runner = replace(runner, github_id=granted.github_id)
