@@ -78,7 +78,8 @@ async def read(request: Request, adapter: TypeAdapter[T], limit_bytes: int) -> T
     async for piece in request.stream():
         body += piece
         if len(body) > limit_bytes:
-            raise HTTPException(413, f"the body is longer than {limit_bytes} bytes")
+            # Closed, so that nobody has to read the rest.
+            raise HTTPException(413, f"the body is longer than {limit_bytes} bytes", {"Connection": "close"})
     try:
         message = adapter.validate_json(bytes(body), strict=True)
     except ValidationError as error:

@@ -18,7 +18,7 @@ from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.messages import BootOrder, Heartbeat, RunnerReport
 from workers.domain.names import NUMBERS_MAX, PackageDigest, RunnerId, guest_address, runner_id
 from workers.domain.runner import Shape
-from workers.host.disks import Stock
+from workers.host.machine import Machine
 
 # The last number of all: no runner has it before 65,518 others run at the same time. The relay has no entry for it, so
 # nothing that the test's guest sends goes anywhere.
@@ -26,6 +26,15 @@ TEST_NUMBER: Final = NUMBERS_MAX - 1
 RETRY_INTERVAL_S: Final = 2.0
 
 _log: Final = structlog.get_logger()
+
+
+class Stock(Protocol):
+    """A package that is laid out to start from."""
+
+    @property
+    def machine(self) -> Machine: ...
+    @property
+    def disk_mib(self) -> int: ...
 
 
 class Engine(Protocol):
