@@ -70,11 +70,11 @@ class Follower:
 
     def fresh(self) -> list[Event]:
         """Return the entries that came since the last call."""
-        new = self.store.timeline(self.last)
-        if new:
-            self.last = new[-1][0]
-            self.seen.extend(event for _, event in new)
-        return [event for _, event in new]
+        entries = self.store.timeline(self.last)
+        if entries:
+            self.last = entries[-1][0]
+            self.seen.extend(event for _, event in entries)
+        return [event for _, event in entries]
 
     def has(self, happening: Happening, **ids: object) -> bool:
         """Say whether this has happened, to rows with these ids if any are given."""

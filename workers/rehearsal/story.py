@@ -6,6 +6,7 @@ prepared ──▶ jobs queued ──▶ every job in its tests ──▶ a host
 from __future__ import annotations
 
 import random
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ class Story:
         """The first attempt of each job."""
         self.victim: HostId | None = None
         self.interrupt_at: float | None = None
+        self.pause = threading.Event()
+        """Never set: what is waited for is seen by looking."""
 
     def play(self) -> Seen:
         """Play from the beginning to the end. Raises `Unreachable` if something does not come in time."""
@@ -117,7 +120,7 @@ class Story:
         self._show_events()
         if time.monotonic() > end:
             raise Unreachable(f"no end in sight, {so_far}; see the logs in {self.stage.places.logs}")
-        time.sleep(LOOK_INTERVAL_S)
+        self.pause.wait(LOOK_INTERVAL_S)
 
     def _show_events(self) -> None:
         for event in self.follower.fresh():

@@ -1,7 +1,7 @@
 """Hold one TCP connection for as long as the job runs, one message every 20 ms, and never dial again.
 
-A message is `<number> <last number that was echoed>`, an echo is `<number> <Unix time at the server>`. Gaps are read off
-the server's clock, since a guest's own stands still while the guest does: a gap is what lies between two messages
+A message is `<number> <last number that was echoed>`, an echo is `<number> <Unix time at the server>`. Gaps are read
+off the server's clock, since a guest's own stands still while the guest does: a gap is what lies between two messages
 that each confirm a new echo, so it covers the way there and the way back.
 """
 
