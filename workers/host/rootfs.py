@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -97,15 +98,28 @@ def _made_tar(recipe: Recipe, tar: Path) -> Path:
     return tar
 
 
-def _sources_lists(suite: str, folder: Path = Path("/etc/apt/sources.list.d")) -> list[str]:
+def _sources_lists(suite: str, apt: Path = Path("/etc/apt")) -> list[str]:
     """Return this machine's own package sources if it runs the same suite; else mmdebstrap knows the usual ones."""
-    return [str(path) for path in sorted(folder.glob("*.sources")) if _serves(path, suite)]
+    lists = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]
+    sources = sorted((apt / "sources.list.d").glob("*.sources"))
+    return [str(path) for path in lists + sources if path.exists() and _serves(path, suite)]
 
 
 def _serves(path: Path, suite: str) -> bool:
-    lines = [line.split() for line in path.read_text(errors="replace").splitlines()]
-    suites = {word for line in lines if line[:1] == ["Suites:"] for word in line[1:]}
-    return any(name == suite or name.startswith(f"{suite}-") for name in suites)
+    """Say whether a list of package sources is for this suite and its updates and for nothing else."""
+    suites = {name for line in path.read_text(errors="replace").splitlines() for name in _suites(line)}
+    return bool(suites) and all(name == suite or name.startswith(f"{suite}-") for name in suites)
+
+
+def _suites(line: str) -> list[str]:
+    """`Suites: bookworm bookworm-updates`, or `deb [options] uri bookworm main`."""
+    match re.sub(r"\[.*?\]", "", line).split():
+        case ["Suites:", *names]:
+            return names
+        case ["deb", _, name, *_]:
+            return [name]
+        case _:
+            return []
 
 
 def _make_disk(recipe: Recipe, tar: Path, into: Path) -> None:
