@@ -1,0 +1,92 @@
+"""`spot-runner package` as people meet it: a process, its output, its exit status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.small_package import small_manifest, write_devices
+from workers.host.packages import PackageShelf
+
+UNFIT = 2
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("packages")
+    (home / "devices").mkdir()
+    shelf = PackageShelf(home / "store", home / "cache")
+    return shelf.path(shelf.add(write_devices(home / "devices"), small_manifest))
+
+
+def _said(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from workers.cli import main; main()", "package", *arguments],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": "runner-vm", "COLUMNS": "200"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_a_package_shows_what_it_says_of_itself(package: Path) -> None:
+    said = _said("inspect", str(package))
+
+    assert said.returncode == 0, said.stderr
+    for part in ("small", "pc-q35-7.2", "qemu 7.2", "tcg", "rehearsal-runner 0.1.0 of 2026-11-23", "sha256:"):
+        assert part in said.stdout
+
+
+def test_a_package_by_its_recipe_s_name_is_verified_by_its_digest_too(package: Path) -> None:
+    link = package.parent / "by-name"
+    PackageShelf(package.parent, package.parent).name("small", "sha256:" + package.stem[7:])  # type: ignore[arg-type]
+
+    assert _said("inspect", str(link / "small")).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_a_truncated_package_is_refused_in_one_sentence(package: Path, tmp_path: Path, command: str) -> None:
+    half = tmp_path / package.name
+    half.write_bytes(package.read_bytes()[: package.stat().st_size // 2])
+
+    said = _said(command, str(half))
+
+    assert said.returncode == UNFIT
+    assert said.stdout == ""
+    assert said.stderr.count("\n") == 1
+    assert "corrupt or truncated" in said.stderr
+
+
+def test_a_renamed_package_is_refused(package: Path, tmp_path: Path) -> None:
+    other = tmp_path / f"sha256-{'0' * 64}.package"
+    other.write_bytes(package.read_bytes())
+
+    said = _said("verify", str(other))
+
+    assert said.returncode == UNFIT
+    assert "has digest" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipe", "environment", "says"),
+    [
+        ("none.toml", {}, "No such file or directory; name a recipe"),
+        ("runner-vm/packages/debian-12.toml", {"SPOT_RUNNER_ACCEL": "xen"}, "write kvm, pvm or tcg"),
+    ],
+)
+def test_a_build_that_cannot_be_is_refused_before_anything_is_made(
+    tmp_path: Path, recipe: str, environment: dict[str, str], says: str
+) -> None:
+    places = {"SPOT_RUNNER_BUILD_CACHE": str(tmp_path / "build"), "SPOT_RUNNER_PACKAGE_STORE": str(tmp_path / "store")}
+
+    said = _said("build", recipe, **environment, **places)
+
+    assert said.returncode == UNFIT
+    assert says in said.stderr
+    assert list(tmp_path.iterdir()) == []
