@@ -27,12 +27,16 @@ pytestmark = pytest.mark.root
 URL = "http://198.18.0.10:8700"
 SPEC = {"vcpus": 2, "memory_mib": 2048, "disk_mib": 4096}
 LIMIT_S = 20.0
-# It ignores SIGTERM, has a child that left its session, and that child has the same manners.
+# It is in a control group as a microVM would be, ignores SIGTERM, and has a child of the same manners in another session.
 STUBBORN = """
+GROUPS = "/sys/fs/cgroup/pids", "/sys/fs/cgroup"
 import os, pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 home = pathlib.Path(os.environ["SPOT_RUNNER_HOST_HOME"])
 home.mkdir()
+group = next(g for g in map(pathlib.Path, GROUPS) if g.exists()) / "spot-runner" / home.name / "microvm"
+group.mkdir(parents=True)
+(group / "cgroup.procs").write_text(str(os.getpid()))
 if os.fork() == 0:
     os.setsid()
     (home / "child").write_text(str(os.getpid()))
@@ -133,7 +137,8 @@ def doomed_market() -> Iterator[Market]:
 def gone(market: Market, host: str, programs: frozenset[int]) -> bool:
     namespace = market.places.namespace(host)
     alive = [pid for pid in programs if remains.start_time(pid)]
-    return not alive and not (remains.NETNS / namespace).exists() and not market.home(host).exists()
+    left = [place for place in (remains.NETNS / namespace, market.home(host)) if place.exists()]
+    return not alive and not left and not remains.cgroups(host)
 
 
 def test_launching_takes_its_time_and_asking_twice_gives_the_same_machine(market: Market) -> None:

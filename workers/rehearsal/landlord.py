@@ -30,7 +30,7 @@ from workers.rehearsal.imds import PORT as METADATA_PORT
 from workers.rehearsal.imds import write_state
 from workers.rehearsal.places import Places, host_address
 from workers.rehearsal.processes import Processes, Program
-from workers.rehearsal.remains import Journal, remove_namespace
+from workers.rehearsal.remains import Journal, Kind, remove_cgroups, remove_namespace
 from workers.rehearsal.topology import Plug, Topology, accepts
 
 # A cloud's answer to "is it gone?" stays available long enough for a renter that looks every few seconds.
@@ -181,6 +181,7 @@ class Landlord:
         name, address = self.topology.add_namespace(rented.host_id), host_address(rented.number)
         self.topology.wire(rented.host_id, Plug("eth0", at.UNDERLAY, address), port=f"host{rented.number}")
         run("ip", "-n", name, "address", "add", f"{METADATA}/32", "dev", "lo")
+        self.journal.note(Kind.CGROUP, rented.host_id)
         file = self._metadata_file(rented)
         file.parent.mkdir(parents=True, exist_ok=True)
         with self._changed:
@@ -201,6 +202,7 @@ class Landlord:
         remove_namespace(self.estate.places.namespace(rented.host_id))
         if rented.processes is not None:
             rented.processes.stop()
+        remove_cgroups(rented.host_id)
         shutil.rmtree(self._home(rented), ignore_errors=True)
         self._metadata_file(rented).unlink(missing_ok=True)
         with self._changed:

@@ -29,6 +29,8 @@ from workers.rehearsal.places import Places
 
 NETNS: Final = Path("/run/netns")
 CGROUPS: Final = Path("/sys/fs/cgroup")
+# Every host daemon keeps its microVMs below this name.
+CGROUP_ROOT: Final = "spot-runner"
 # A killed process is gone in milliseconds unless the kernel is busy with its memory; QEMU gives back gigabytes.
 END_LIMIT_S: Final = 15.0
 
@@ -39,7 +41,8 @@ class Kind(StrEnum):
     NAMESPACE = auto()
     PROGRAM = auto()
     LINK = auto()
-    FOLDER = auto()
+    CGROUP = auto()
+    """Named by the host whose microVMs it holds."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,8 @@ def sweep(places: Places) -> None:
         if entry.kind is Kind.LINK and Path("/sys/class/net", entry.name).exists():
             run_quietly("ip", "link", "delete", entry.name)
     _unmount(places)
-    remove_cgroups(places.name)
-    for folder in (*(Path(entry.name) for entry in remnants if entry.kind is Kind.FOLDER), places.state, places.run):
+    remove_cgroups(*(entry.name for entry in remnants if entry.kind is Kind.CGROUP))
+    for folder in (places.state, places.run):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -191,20 +194,20 @@ def mounts(places: Places) -> list[str]:
     return [point for point in points if f"{point}/".startswith(roots)]
 
 
-def cgroups(name: str) -> list[Path]:
-    """Return the control groups of a rehearsal, innermost first; every hierarchy has its own."""
-    roots = [*CGROUPS.glob(f"spot-rehearsal-{name}"), *CGROUPS.glob(f"*/spot-rehearsal-{name}")]
+def cgroups(*hosts: str) -> list[Path]:
+    """Return the control groups of these hosts' microVMs, innermost first; every hierarchy has its own."""
+    roots = (root for host in hosts for places in ("", "*/") for root in CGROUPS.glob(f"{places}{CGROUP_ROOT}/{host}"))
     return [Path(folder) for root in roots for folder, _, _ in os.walk(root, topdown=False)]
 
 
-def remove_cgroups(name: str) -> None:
-    """Remove a rehearsal's control groups; the kernel lets one go a moment after its last process."""
+def remove_cgroups(*hosts: str) -> None:
+    """Remove these hosts' control groups; the kernel lets one go a moment after its last process."""
 
     def none_left() -> bool:
-        for group in cgroups(name):
+        for group in cgroups(*hosts):
             with contextlib.suppress(OSError):
                 group.rmdir()
-        return not cgroups(name)
+        return not cgroups(*hosts)
 
     wait_until(none_left, END_LIMIT_S)
 
@@ -215,7 +218,6 @@ def leftovers(places: Places, remnants: tuple[Remnant, ...]) -> tuple[str, ...]:
         *(f"process {pid}" for pid in sorted(using(places.run, places.state))),
         *(f"{entry.kind} {entry.name}" for entry in remnants if _stands(entry)),
         *(f"mount {point}" for point in mounts(places)),
-        *(f"control group {group}" for group in cgroups(places.name)),
         *(f"folder {folder}" for folder in (places.state, places.run) if folder.exists()),
     )
 
@@ -228,8 +230,8 @@ def _stands(entry: Remnant) -> bool:
             return start_time(int(entry.name)) == entry.started
         case Kind.LINK:
             return Path("/sys/class/net", entry.name).exists()
-        case Kind.FOLDER:
-            return Path(entry.name).exists()
+        case Kind.CGROUP:
+            return bool(cgroups(entry.name))
 
 
 @contextlib.contextmanager

@@ -47,6 +47,7 @@ class Broker:
             if is_busy(runner) and runner.session != session:
                 raise ApiError(HTTPStatus.CONFLICT, f"{runner.name} already runs a job in another session")
             runner.session = session
+            runner.connected_at = runner.connected_at or self.world.clock.now()
             return {"runner": runner.name, "poll_seconds": POLL_LIMIT_S}
 
     def next_offer(self, runner: Runner, session: str, wait_s: float) -> Json | None:

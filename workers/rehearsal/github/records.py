@@ -58,6 +58,7 @@ class Runner:
     secret: str = field(repr=False)
     registered_at: datetime
     session: str | None = None
+    connected_at: datetime | None = None
     seen_at: datetime | None = None
     job: Job | None = None
     """Offered or taken."""

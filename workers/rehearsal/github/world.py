@@ -37,6 +37,8 @@ TOKEN_LIMIT: Final = timedelta(minutes=60)
 TAKE_LIMIT: Final = timedelta(seconds=60)
 # A runner polls for 50 s at most, so one that has been silent for longer than this is not there.
 ONLINE_LIMIT: Final = timedelta(seconds=65)
+# A registration that nobody has used yet stays much longer than one whose runner waits.
+NEVER_CONNECTED_LIMIT: Final = timedelta(days=1)
 LABEL_LENGTH_MAX: Final = 256
 VIOLATIONS_MAX: Final = 1000
 
@@ -235,8 +237,14 @@ class World:
                 elif job.offered_until is not None and job.offered_until <= now:
                     self._take_back(job)
             for runner in list(self.runners.values()):
-                if runner.gone_because is None and runner.job is None and now - runner.registered_at > self.limits.idle:
+                if runner.gone_because is None and runner.job is None and self._is_abandoned(runner, now):
                     self.end_runner(runner, "it was idle for too long")
+
+    def _is_abandoned(self, runner: Runner, now: datetime) -> bool:
+        """Say whether GitHub would remove a runner that has no job."""
+        if runner.connected_at is None:
+            return now - runner.registered_at > NEVER_CONNECTED_LIMIT
+        return now - runner.connected_at > self.limits.idle
 
     def _take_back(self, job: Job) -> None:
         """Queue a job again that its runner did not take."""
