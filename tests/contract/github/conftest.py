@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from tests.contract.github.places import Place, simulated_github
-from tests.contract.github.sides import Side, SimulatedSide
+from tests.contract.github.sides import FakeSide, Side, SimulatedSide
 
 _numbers = count(1)
 
@@ -43,7 +43,7 @@ def _own_account(shared: Place) -> Iterator[Place]:
     assert shared.control.violations() == []
 
 
-@pytest.fixture(params=["simulated"])
+@pytest.fixture(params=["simulated", "fake"])
 def side(request: pytest.FixtureRequest) -> Side:
     """Every implementation of the port, one after the other."""
-    return SimulatedSide(request.getfixturevalue("place"))
+    return FakeSide() if request.param == "fake" else SimulatedSide(request.getfixturevalue("place"))

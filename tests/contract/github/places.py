@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -216,17 +217,28 @@ class PlayedRunner:
 
 @contextmanager
 def rehearsal_runner(
-    home: Path, jit_config: str, server: tuple[str, str] | None = None
+    home: Path, jit_config: str, server: tuple[str, str] | None = None, user: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the real rehearsal runner; `server` replaces one address in its configuration by another."""
     if server is not None:
         jit_config = readdressed(jit_config, *server)
     home.mkdir(exist_ok=True)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT / "runner-vm")}
+    # Not every user may read the folder that the tests are in.
+    shutil.copytree(ROOT / "runner-vm/rehearsal_runner", home / "program/rehearsal_runner")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(home / "program")}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "ACTIONS_RUNNER_INPUT_JITCONFIG": jit_config}
     with (home / "runner.log").open("ab") as log:
-        command = [sys.executable, "-m", "rehearsal_runner"]
-        running = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log, start_new_session=True)
+        running = subprocess.Popen(
+            [str(Path(sys.executable).resolve()), "-m", "rehearsal_runner"],
+            cwd=home,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
     try:
         yield running
     finally:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import count
+from random import Random
 from typing import Protocol
 
 from tests.contract.github.places import Place, PlayedRunner
+from tests.fakes.clock import FakeClock
+from tests.fakes.github import FakeGitHub
+from tests.fakes.trouble import Trouble
 from workers.domain.names import JobId
 from workers.ports import GitHub, Registration
 
@@ -32,8 +38,8 @@ class Side(Protocol):
     def end_job(self, job_id: JobId, registration: Registration, conclusion: str) -> None:
         """Let the runner report its job's end."""
 
-    def trouble(self, kind: str) -> None:
-        """Let the next call of the port fail: `unreachable` or `throttled`."""
+    def trouble(self) -> AbstractContextManager[object]:
+        """Let one call of the port, made within the block, meet an unreachable GitHub."""
 
 
 class SimulatedSide:
@@ -59,6 +65,40 @@ class SimulatedSide:
         answer = PlayedRunner(self._place, registration.jit_config).finish(job_id, conclusion)
         assert answer.status_code == 200
 
-    def trouble(self, kind: str) -> None:
-        fault = {"unreachable": "unavailable", "throttled": "throttled"}[kind]
-        self._place.control.plant(fault, "POST", f"/repos/{self.repository}/")
+    def trouble(self) -> AbstractContextManager[object]:
+        self._place.control.plant("unavailable", "POST", f"/repos/{self.repository}/")
+        return nullcontext()
+
+
+class FakeSide:
+    """The fake that the reconcilers are tested with."""
+
+    def __init__(self) -> None:
+        clock = FakeClock()
+        self._trouble = Trouble(clock)
+        self.port = FakeGitHub(clock, self._trouble, Random(0))
+        self.installation = 1
+        self.repository = "octo/hello"
+        self._runs = count(1)
+
+    def register(self, name: str, labels: Sequence[str]) -> Registration:
+        return self.port.register(self.installation, self.repository, name, labels)
+
+    def queue_job(self, labels: Sequence[str]) -> tuple[JobId, int]:
+        run_id = next(self._runs)
+        return self.port.queue(run_id, tuple(labels)), run_id
+
+    def take_job(self, registration: Registration) -> JobId:
+        job = self.port.connect(registration.github_id)
+        assert job is not None
+        return job.id
+
+    def end_job(self, job_id: JobId, registration: Registration, conclusion: str) -> None:
+        assert self.port.jobs[job_id].runner is self.port.runners[registration.github_id]
+        self.port.report(registration.github_id, conclusion)
+
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        self._trouble.unreachable = 2.0  # half of it strikes before the call, and that half is certain
+        yield
+        self._trouble.end()

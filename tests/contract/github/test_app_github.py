@@ -110,6 +110,11 @@ def test_a_rerun_that_github_forbids_for_lack_of_a_permission_is_not_tried_for_e
         place.port().rerun_failed(place.installation, place.repository, run_id)
 
 
+def test_the_rerun_of_a_run_that_never_was_is_refused(place: Place) -> None:
+    with pytest.raises(Refused):
+        place.port().rerun_failed(place.installation, place.repository, 4)
+
+
 def test_a_leftover_that_went_away_by_itself_does_not_hinder(place: Place) -> None:
     """Between the conflict and the removal its job may have ended, and with it the registration."""
     github = place.port()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.github.sides import Side
-from workers.domain.errors import Refused, RunnerBusy, Throttled, TryLater, Unreachable
+from workers.domain.errors import Refused, RunnerBusy, TryLater, Unreachable
 from workers.domain.names import JobId
 
 LABELS = ("self-hosted", "spot-runner")
@@ -115,14 +115,7 @@ def test_the_rerun_of_a_run_that_succeeded_is_refused(side: Side) -> None:
         side.port.rerun_failed(side.installation, side.repository, run_id)
 
 
-def test_the_rerun_of_a_run_that_never_was_is_refused(side: Side) -> None:
-    with pytest.raises(Refused):
-        side.port.rerun_failed(side.installation, side.repository, 4)
-
-
-@pytest.mark.parametrize(("trouble", "error"), [("unreachable", Unreachable), ("throttled", Throttled)])
-def test_trouble_is_told_apart_and_passes(side: Side, trouble: str, error: type[Exception]) -> None:
-    side.trouble(trouble)
-    with pytest.raises(error):
+def test_an_unreachable_github_is_told_and_passes(side: Side) -> None:
+    with side.trouble(), pytest.raises(Unreachable):
         side.register("spot-runner-a", LABELS)
     side.register("spot-runner-a", LABELS)
