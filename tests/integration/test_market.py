@@ -27,7 +27,7 @@ pytestmark = pytest.mark.root
 URL = "http://198.18.0.10:8700"
 SPEC = {"vcpus": 2, "memory_mib": 2048, "disk_mib": 4096}
 LIMIT_S = 20.0
-# It is in a control group as a microVM would be, ignores SIGTERM, and has a child of the same manners in another session.
+# It is in a control group as a microVM would be, ignores SIGTERM, and has a child like itself in another session.
 STUBBORN = """
 GROUPS = "/sys/fs/cgroup/pids", "/sys/fs/cgroup"
 import os, pathlib, signal, time
