@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -13,12 +13,13 @@ from typing import Any, Generic, TypeVar
 
 from tests.fakes.trouble import WorkerDied
 from workers.domain.errors import Bug, LeaseLost, NoRoom
-from workers.domain.events import Delivery, Event, JobFact
+from workers.domain.events import Delivery, Event, Happening, JobFact
 from workers.domain.host import HOST, Host, HostState, fits, room
 from workers.domain.host_class import HostClass
 from workers.domain.job import JOB, Job
+from workers.domain.merge import is_in_time, is_news, merged, untold_end
 from workers.domain.messages import RunnerReport
-from workers.domain.migration import MIGRATION, Migration, MigrationPhase, Role, finished, seen
+from workers.domain.migration import MIGRATION, Migration, MigrationPhase, Role, seen
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
 from workers.ports import Clock
@@ -105,21 +106,20 @@ class MemoryShelf(Generic[Key, Row]):
         with self._store.lock, self._store.undone_if_it_fails():
             if self._leases.get(key, (0,))[0] != number:
                 raise LeaseLost(f"{key} was taken by another")
-            self.rows[key] = self._merged(self.rows[key], before, after)
+            self._write(self.rows[key], before, after)
             self._store.insert_all(also)
 
-    def _merged(self, current: Row, before: Row, after: Row) -> Row:
-        changed = changes(before, after)
-        match current:
-            case Runner() if any(getattr(current, name) != getattr(before, name) for name in FENCE):
-                raise LeaseLost(f"{current.id} has another owner now")
-            case Migration() if isinstance(before, Migration) and current.phase is not before.phase:
+    def _write(self, current: Row, before: Row, after: Row) -> None:
+        if isinstance(current, Migration) and isinstance(before, Migration) and isinstance(after, Migration):
+            if not is_in_time(current, before, after):
                 raise LeaseLost(f"{current.id} was decided meanwhile")
-            case Host():
-                changed = {name: value for name, value in changed.items() if name not in FOREIGN}
-            case _:
-                pass
-        return replace(current, **changed)
+            self._store.put(merged(current, before, after))
+            return
+        if isinstance(current, Runner) and any(getattr(current, name) != getattr(before, name) for name in FENCE):
+            raise LeaseLost(f"{current.id} has another owner now")
+        foreign = FOREIGN if isinstance(current, Host) else ()
+        changed = {name: value for name, value in changes(before, after).items() if name not in foreign}
+        self._store.put_row(replace(current, **changed))
 
 
 class MemoryStore:
@@ -159,15 +159,29 @@ class MemoryStore:
             raise
 
     def insert(self, row: AnyRow) -> bool:
-        match row:
-            case Job():
-                return self.jobs.rows.setdefault(row.id, row) is row
-            case Host():
-                return self.hosts.rows.setdefault(row.id, row) is row
-            case Runner():
-                return self._place(self.runners.rows, row, row.host_id)
-            case Migration():
-                return self._place(self.migrations.rows, row, row.target_id)
+        rows = self._rows_like(row)
+        if row.id in rows:
+            return False
+        rows[row.id] = row
+        if isinstance(row, Runner | Migration):
+            try:
+                self._check_place(row, row.host_id if isinstance(row, Runner) else row.target_id)
+            except NoRoom:
+                del rows[row.id]
+                raise
+        return True
+
+    def put_row(self, row: AnyRow) -> None:
+        self._rows_like(row)[row.id] = row
+
+    def _rows_like(self, row: AnyRow) -> dict[Any, AnyRow]:
+        shelves: dict[type, MemoryShelf[Any, Any]] = {
+            Job: self.jobs,
+            Runner: self.runners,
+            Host: self.hosts,
+            Migration: self.migrations,
+        }
+        return shelves[type(row)].rows
 
     def insert_all(self, rows: Iterable[AnyRow | Event]) -> None:
         for row in rows:
@@ -176,25 +190,17 @@ class MemoryStore:
             else:
                 self.insert(row)
 
-    def _place(self, rows: dict[Any, Any], row: Runner | Migration, host_id: HostId) -> bool:
-        if row.id in rows:
-            return False
-        self._refuse_doubles(row)
-        rows[row.id] = row
+    def _check_place(self, row: Runner | Migration, host_id: HostId) -> None:
         host = self.hosts.rows.get(host_id)
         gone = {HostState.LOST, HostState.TERMINATING, HostState.TERMINATED}
         if host is None or host.state in gone or not fits(Shape(0, 0, 0), room(host, self._shapes(host_id))):
-            del rows[row.id]
             raise NoRoom(f"{host_id} has no room for {row.id}")
-        return True
-
-    def _refuse_doubles(self, row: Runner | Migration) -> None:
         if isinstance(row, Runner):
-            taken = any(one.number == row.number for one in self.runners.open())
+            rivals = sum(one.number == row.number for one in self.runners.open())
         else:
-            open_moves = (one for one in self.migrations.open() if one.phase in UNDECIDED)
-            taken = any(one.runner_id == row.runner_id for one in open_moves)
-        if taken:
+            undecided = (one for one in self.migrations.open() if one.phase in UNDECIDED)
+            rivals = sum(one.runner_id == row.runner_id for one in undecided)
+        if rivals > 1:
             raise NoRoom(f"{row.id}: its number or its runner was taken meanwhile")
 
     def _shapes(self, host_id: HostId) -> list[Shape]:
@@ -208,16 +214,22 @@ class MemoryStore:
 
     def decide(self, before: Migration, after: Migration, *events: Event) -> Migration:
         with self.lock:
-            current = self.migrations.rows[before.id]
-            if current.phase is not before.phase:
-                return current
-            row = _decided(current, before, after)
-            self.migrations.rows[row.id] = row
-            self._give(row, current)
-            self.record(*events)
-            return row
+            current = self.migrations.rows.get(before.id)
+            if current is None:
+                raise Bug(f"{before.id} was never planned, so it cannot be decided")
+            stands = merged(current, before, after)
+            self.put(stands)
+            if is_news(current, stands):
+                self.record(*events)
+                if at := untold_end(current, after, stands):
+                    row = stands
+                    end = Event(Happening.MIGRATION_FINISHED, at, runner_id=row.runner_id, migration_id=row.id)
+                    self.record(end)
+            return stands
 
-    def _give(self, row: Migration, former: Migration) -> None:
+    def put(self, row: Migration) -> None:
+        """Write a migration's row, and give its runner to whom the decision gives it."""
+        former, self.migrations.rows[row.id] = self.migrations.rows[row.id], row
         runner = self.runners.rows.get(row.runner_id)
         if runner is None or row.phase is former.phase:
             return
@@ -231,7 +243,7 @@ class MemoryStore:
         with self.lock:
             row = self.migrations.rows.get(migration_id)
             if row is not None:
-                row = self.migrations.rows[migration_id] = seen(row, role, now)
+                row = self.migrations.rows[migration_id] = merged(row, row, seen(row, role, now))
             return row
 
     # ------------------------------------------------------------ facts
@@ -298,23 +310,9 @@ class MemoryStore:
         return list(enumerate(self._events, start=1))[after:]
 
 
-def changes(before: AnyRow, after: AnyRow) -> Mapping[str, Any]:
+def changes(before: AnyRow, after: AnyRow) -> dict[str, Any]:
     pairs = ((field.name, getattr(before, field.name), getattr(after, field.name)) for field in fields(before))
     return {name: now for name, then, now in pairs if now != then}
-
-
-def _decided(current: Migration, before: Migration, after: Migration) -> Migration:
-    """Words that stay in one phase add up; a word said once stays as it was said first."""
-    changed = dict(changes(before, after))
-    if before.phase is not after.phase:
-        MIGRATION.move(before.phase, after.phase)
-    for once in ("running_at", "wiped_at"):
-        if getattr(current, once) is not None:
-            changed.pop(once, None)
-    if "figures" in changed:
-        changed["figures"] = {**current.figures, **after.figures}
-    row = replace(current, **changed)
-    return finished(row) if row.phase is MigrationPhase.COMMITTED else row
 
 
 def _sha256(token: str) -> str:
