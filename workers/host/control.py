@@ -47,6 +47,7 @@ _ROW: Final = TypeAdapter(RowView)
 _WORD: Final = TypeAdapter(Word)
 _REQUEST: Final = TypeAdapter(RegistrationRequest)
 _ANSWER: Final = TypeAdapter(RegistrationAnswer)
+_ERROR: Final = TypeAdapter(dict[str, str])
 
 
 class ControlClient:
@@ -97,7 +98,7 @@ class ControlClient:
         try:
             async with asyncio.timeout(limit_s):
                 answer = await self._send(client, method, path, body)
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (httpx.HTTPError, OSError) as error:  # a refusal after the handshake comes as a bare SSLError
             raise Unreachable(f"control plane at {self._url}: {method} {path}: {error!r}") from error
         if answer.is_success:
             return answer
@@ -147,12 +148,20 @@ def _client(context: ssl.SSLContext) -> httpx.AsyncClient:
 
 
 def _error(what: str, answer: httpx.Response) -> SpotError:
-    sentence = f"{what}: {answer.text[:300]}"
+    sentence = f"{what}: {_reason(answer)}"
     if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
         return Throttled(sentence)
     if answer.status_code == httpx.codes.CONFLICT:
         return TryLater(sentence)
     return Unreachable(sentence) if answer.is_server_error or answer.is_redirect else Refused(sentence)
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return the control plane's own sentence, or what came instead of one."""
+    try:
+        return _ERROR.validate_json(answer.content)["error"][:300]
+    except (ValidationError, KeyError):
+        return repr(answer.text[:100])
 
 
 def _understood(adapter: TypeAdapter[T], answer: httpx.Response) -> T:
