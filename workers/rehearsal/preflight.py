@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -33,26 +34,26 @@ SERVICE_DISK_MIB: Final = 1024
 
 def check_machine(places: Places, jobs: int) -> None:
     """Raise `Unfit` with the first thing that is missing."""
-    _check_rights()
-    _check_programs()
-    _check_memory(jobs)
-    _check_disk(places.state, jobs)
+    check_rights()
+    check_programs(PROGRAMS)
+    check_memory(jobs)
+    check_disk(places.state, jobs)
 
 
-def _check_rights() -> None:
+def check_rights() -> None:
     if sys.version_info < PYTHON_MIN:
         raise Unfit(f"this is Python {sys.version.split()[0]}; use Python 3.11 or newer")
     if os.geteuid() != 0:
         raise Unfit("the rehearsal makes network namespaces and microVMs; run it as root, for example with sudo")
 
 
-def _check_programs() -> None:
-    missing = [package for program, package in PROGRAMS.items() if shutil.which(program) is None]
+def check_programs(programs: Mapping[str, str]) -> None:
+    missing = [package for program, package in programs.items() if shutil.which(program) is None]
     if missing:
         raise Unfit(f"programs are missing; apt-get install {' '.join(dict.fromkeys(missing))}, or use ./dev demo")
 
 
-def _check_memory(jobs: int) -> None:
+def check_memory(jobs: int) -> None:
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free_mib = int(lines["MemAvailable"].split()[0]) // 1024
     needed_mib = SERVICE_MEMORY_MIB + jobs * JOB_MEMORY_MIB
@@ -60,7 +61,7 @@ def _check_memory(jobs: int) -> None:
         raise Unfit(f"{free_mib} MiB of memory are free and {needed_mib} are needed; free some, or use fewer --jobs")
 
 
-def _check_disk(folder: Path, jobs: int) -> None:
+def check_disk(folder: Path, jobs: int) -> None:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free_mib = shutil.disk_usage(existing).free >> 20
     needed_mib = SERVICE_DISK_MIB + jobs * JOB_DISK_MIB
