@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.planning.rows import MINUTE, NOW, SECOND, a_host, a_move, a_runner
+from workers.domain.host import Host, HostState
+from workers.domain.migration import Ports
+from workers.planning.hosting import LAUNCH_LIMIT, PREPARE_LIMIT, HostSeen, HostStep, is_past_deadline, next_step
+from workers.planning.orders import boot_order, move_order
+
+LIMIT = 10 * SECOND
+H = HostState
+
+
+def step(host: Host, after: float = 0, **what: bool) -> HostStep:
+    facts = {"is_used": False, "is_surplus": False, "is_told_dead": False} | what
+    return next_step(HostSeen(host, **facts), LIMIT, NOW + after * SECOND)
+
+
+def test_a_host_is_launched_for_so_long_and_then_given_up() -> None:
+    assert step(a_host(state=H.REQUESTED)) is HostStep.LAUNCH
+    assert step(a_host(state=H.REQUESTED), LAUNCH_LIMIT / SECOND + 1) is HostStep.GIVE_UP
+
+
+@pytest.mark.parametrize("state", [H.LAUNCHING, H.PREPARING])
+def test_a_host_that_never_gets_ready_is_lost(state: HostState) -> None:
+    host = replace(a_host(state=state), heartbeat_at=None)
+    assert step(host, PREPARE_LIMIT / SECOND) is HostStep.WAIT
+    assert step(host, PREPARE_LIMIT / SECOND + 1) is HostStep.LOSE
+    assert step(replace(host, deadline_at=NOW + MINUTE)) is HostStep.GIVE_UP
+
+
+@pytest.mark.parametrize("state", [H.READY, H.DRAINING])
+def test_a_silent_host_is_lost(state: HostState) -> None:
+    host = a_host(state=state)
+    assert step(host, 10, is_used=True) is not HostStep.LOSE
+    assert step(host, 11, is_used=True) is HostStep.LOSE
+    assert step(host, is_told_dead=True) is HostStep.LOSE
+
+
+def test_a_ready_host_drains_for_a_notice_or_because_nobody_needs_it() -> None:
+    assert step(a_host()) is HostStep.WAIT
+    assert step(a_host(deadline_at=NOW + MINUTE)) is HostStep.DRAIN
+    assert step(a_host(), is_surplus=True) is HostStep.DRAIN
+
+
+def test_a_draining_host_is_emptied_and_then_let_go() -> None:
+    noticed = a_host(state=H.DRAINING, deadline_at=NOW + MINUTE)
+    assert step(noticed, is_used=True) is HostStep.EVACUATE
+    assert step(noticed) is HostStep.GIVE_UP
+
+
+def test_a_host_without_a_notice_that_got_work_while_it_drained_comes_back() -> None:
+    assert step(a_host(state=H.DRAINING), is_used=True) is HostStep.REOPEN
+    assert step(a_host(state=H.DRAINING)) is HostStep.GIVE_UP
+
+
+@pytest.mark.parametrize("state", [H.LOST, H.TERMINATING])
+def test_a_lost_host_is_terminated_so_that_nothing_keeps_billing(state: HostState) -> None:
+    assert step(a_host(state=state), is_used=True) is HostStep.TERMINATE
+
+
+def test_a_terminated_host_needs_nothing() -> None:
+    assert step(a_host(state=H.TERMINATED), 1000) is HostStep.WAIT
+
+
+def test_a_deadline_is_past_only_after_it() -> None:
+    host = a_host(deadline_at=NOW)
+    assert not is_past_deadline(host, NOW)
+    assert is_past_deadline(host, NOW + SECOND)
+    assert not is_past_deadline(a_host(), NOW + MINUTE)
+
+
+def test_orders_say_what_the_runner_will_be_at_the_commit() -> None:
+    runner = replace(a_runner(), epoch=3)
+    assert boot_order(runner).epoch == 3
+    row = replace(a_move(), epoch=4, ports=Ports(1, 2), deadline_at=NOW + MINUTE)
+    order = move_order(row, runner, a_host("b"), NOW + 20 * SECOND)
+    assert (order.runner.epoch, order.moves, order.seconds_left) == (4, 3, 40.0)
+    assert (order.peer, order.peer_address, order.ports) == ("b", "10.90.0.98", Ports(1, 2))
+    assert move_order(row, runner, a_host("b"), NOW + 2 * MINUTE).seconds_left == 0.0
