@@ -33,9 +33,9 @@ GROUPS = "/sys/fs/cgroup/pids", "/sys/fs/cgroup"
 import os, pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 home = pathlib.Path(os.environ["SPOT_RUNNER_HOST_HOME"])
-home.mkdir()
+home.mkdir(exist_ok=True)
 group = next(g for g in map(pathlib.Path, GROUPS) if g.exists()) / "spot-runner" / home.name / "microvm"
-group.mkdir(parents=True)
+group.mkdir(parents=True, exist_ok=True)
 (group / "cgroup.procs").write_text(str(os.getpid()))
 if os.fork() == 0:
     os.setsid()
@@ -169,6 +169,19 @@ def test_a_notice_is_served_at_once_and_ends_every_process_at_its_deadline(marke
     assert market.state("h-c") == "running", "the deadline is not over"
     market.wait_state("h-c", "terminated")
     assert gone(market, "h-c", programs)
+
+
+def test_a_daemon_that_ends_by_itself_is_started_again(market: Market) -> None:
+    market.running("h-r")
+    (daemon,) = filter(has_child, remains.inside(market.places.namespace("h-r")))
+    (market.home("h-r") / "child").unlink()
+    os.kill(daemon, 9)
+    assert wait_until((market.home("h-r") / "child").exists, LIMIT_S)
+    assert market.state("h-r") == "running"
+
+
+def has_child(pid: int) -> bool:
+    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def test_a_second_notice_does_not_put_the_deadline_off(market: Market) -> None:

@@ -29,7 +29,7 @@ from workers.rehearsal.imds import ADDRESS as METADATA
 from workers.rehearsal.imds import PORT as METADATA_PORT
 from workers.rehearsal.imds import write_state
 from workers.rehearsal.places import Places, host_address
-from workers.rehearsal.processes import Processes, Program
+from workers.rehearsal.processes import Processes, Program, Running
 from workers.rehearsal.remains import Journal, Kind, remove_cgroups, remove_namespace
 from workers.rehearsal.topology import Plug, Topology, accepts
 
@@ -37,6 +37,8 @@ from workers.rehearsal.topology import Plug, Topology, accepts
 REMEMBERED_S: Final = 600.0
 # A small program's start, on a machine whose processors are all busy.
 METADATA_LIMIT_S: Final = 20.0
+# How late an ended daemon is noticed.
+LOOK_INTERVAL_S: Final = 1.0
 INSTANCE_ACTION: Final = "latest/meta-data/spot/instance-action"
 REBALANCE: Final = "latest/meta-data/events/recommendations/rebalance"
 
@@ -67,6 +69,7 @@ class Rented:
     forgotten_at: float | None = None
     bodies: dict[str, str] = field(default_factory=dict)
     processes: Processes | None = None
+    daemon: Running | None = None
 
     @property
     def view(self) -> Instance:
@@ -158,14 +161,27 @@ class Landlord:
                     return moments[first]
                 if self._closing and first is None:
                     return None
-                self._changed.wait(None if first is None else first - now)
+                self._changed.wait(LOOK_INTERVAL_S if first is None else min(first - now, LOOK_INTERVAL_S))
                 self._forget()
+                self._restart_daemons()
 
     def _forget(self) -> None:
         now = time.monotonic()
         gone = [key for key, one in self._rented.items() if one.forgotten_at is not None and one.forgotten_at <= now]
         for key in gone:
             del self._rented[key]
+
+    def _restart_daemons(self) -> None:
+        """Start a daemon again that has ended by itself, as the machine's systemd would."""
+        for rented in self._rented.values():
+            if (
+                rented.state is InstanceState.RUNNING
+                and rented.processes
+                and rented.daemon
+                and not rented.daemon.is_alive
+            ):
+                print(f"{rented.host_id}: its daemon has ended and is started again", flush=True)  # noqa: T201 a log
+                rented.daemon = rented.processes.again(rented.daemon)
 
     def _make(self, rented: Rented) -> None:
         try:
@@ -196,7 +212,7 @@ class Landlord:
         service = rented.processes.start(Program(f"{rented.host_id}.metadata", metadata, name))
         service.wait_ready(lambda: accepts(name, METADATA, METADATA_PORT), METADATA_LIMIT_S)
         environment = {**self.estate.environment, "SPOT_RUNNER_HOST_HOME": str(self._home(rented))}
-        rented.processes.start(Program(rented.host_id, self.estate.daemon, name, environment))
+        rented.daemon = rented.processes.start(Program(rented.host_id, self.estate.daemon, name, environment))
 
     def _demolish(self, rented: Rented) -> None:
         remove_namespace(self.estate.places.namespace(rented.host_id))

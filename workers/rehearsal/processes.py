@@ -107,6 +107,11 @@ class Processes:
         self.started.append(running)
         return running
 
+    def again(self, ended: Running) -> Running:
+        """Start a program anew that has ended."""
+        self.started.remove(ended)
+        return self.start(ended.program)
+
     def check(self) -> None:
         """Raise `Unreachable` if a program that should run has ended."""
         for running in self.started:

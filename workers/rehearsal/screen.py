@@ -71,7 +71,7 @@ class Screen:
     def waiting(self, description: str, total: float | None = None) -> Iterator[Bar]:
         """Show that something is going on until the block ends."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
             yield Bar(progress, progress.add_task(description, total=total))
 
     def table(self, report: Json) -> None:
