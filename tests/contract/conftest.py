@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from tests.contract.postgresql import running_server, why_not
-from tests.contract.store_rows import ManualClock
+from tests.contract.store_rows import ManualClock, WholeStore
 from workers.store.repository import SqlStore, open_store
 
 
@@ -20,10 +20,8 @@ def postgresql() -> Iterator[str]:
         yield directory
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
+def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'store.sqlite'}"
     url = f"postgresql+psycopg://postgres@/postgres?host={request.getfixturevalue('postgresql')}"
     engine = create_engine(url)
@@ -39,8 +37,23 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    return empty_database(request.param, request, tmp_path)
+
+
 @pytest.fixture
-def store(store_url: str, clock: ManualClock) -> Iterator[SqlStore]:
+def sql_store(store_url: str, clock: ManualClock) -> Iterator[SqlStore]:
+    """A store in the database of `store_url`, for what only a database does."""
     opened = open_store(store_url, clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Iterator[WholeStore]:
+    """The store on each of its databases: both keep the same promises."""
+    opened = open_store(empty_database(request.param, request, tmp_path), clock)
     yield opened
     opened.close()

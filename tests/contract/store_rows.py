@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
+from webhook.needs import DeliveryStore
 from workers.domain.events import Delivery, JobAction, JobFact
 from workers.domain.host import Host, HostState
 from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.job import Job, JobEnd, JobState, Rerun
-from workers.domain.migration import Migration, MigrationPhase, Ports
+from workers.domain.migration import Migration, MigrationPhase, Ports, Role
 from workers.domain.names import HostId, JobId, MigrationId, PackageDigest, RunnerId
 from workers.domain.runner import Runner, RunnerEnd, RunnerState, Shape
-from workers.store.repository import SqlStore
+from workers.ports import Store
 
 START = datetime(2026, 11, 23, 4, 0, 0, 123456, tzinfo=UTC)
 SHAPE = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
 CLASS = HostClass(Acceleration.TCG, "x86_64", "AuthenticAMD", "qemu", "7.2", "pc-q35-7.2")
 PLENTY = Shape(vcpus=4096, memory_mib=1 << 24, disk_mib=1 << 28)
+
+
+class WholeStore(Store, DeliveryStore, Protocol):
+    """What the reconcilers and the receiver need together; the store in memory and the real one promise the same."""
+
+    def note_seen(self, migration_id: MigrationId, role: Role, now: datetime) -> Migration | None: ...
+    def burn_token(self, token: str, address: str) -> HostId | None: ...
 
 
 class ManualClock:
@@ -133,7 +142,7 @@ def a_delivery(guid: str, job: int = 7) -> Delivery:
     return Delivery(guid, "workflow_job", "queued", START, b"\x28\xb5\x2f\xfd\x00", a_fact(guid, job))
 
 
-def moving(store: SqlStore, number: int, phase: MigrationPhase) -> Migration:
+def moving(store: WholeStore, number: int, phase: MigrationPhase) -> Migration:
     """Put a runner on host `a` and its migration to host `b` into the store, in this phase."""
     for name in ("a", "b"):
         if store.hosts.get(HostId(name)) is None:

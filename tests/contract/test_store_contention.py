@@ -18,6 +18,7 @@ from tests.contract.store_contenders import WAIT_S, count_up, decide_all, open_a
 from tests.contract.store_rows import (
     START,
     ManualClock,
+    WholeStore,
     a_delivery,
     a_host,
     a_job,
@@ -70,7 +71,7 @@ class TestOpening:
 
 
 class TestLeases:
-    def test_one_of_many_takers_gets_the_lease(self, store: SqlStore) -> None:
+    def test_one_of_many_takers_gets_the_lease(self, store: WholeStore) -> None:
         store.jobs.add(a_job())
 
         def take(everybody_tried: Barrier) -> bool:
@@ -85,25 +86,25 @@ class TestLeases:
         for _ in range(20):
             assert sum(at_once(*[partial(take, Barrier(8))] * 8)) == 1
 
-    def test_no_processs_work_is_written_over(self, processes: Executor, store: SqlStore, store_url: str) -> None:
-        store.jobs.add(replace(a_job(), run_attempt=0))
+    def test_no_processs_work_is_written_over(self, processes: Executor, sql_store: SqlStore, store_url: str) -> None:
+        sql_store.jobs.add(replace(a_job(), run_attempt=0))
         counting = [processes.submit(count_up, store_url, a_job().id, 50) for _ in range(4)]
         refused = sum(future.result(WAIT_S) for future in counting)
-        counted = store.jobs.get(a_job().id)
+        counted = sql_store.jobs.get(a_job().id)
         assert counted is not None
         assert counted.run_attempt == 200
         assert refused > 0, "nobody ever competed, so nothing was tested"
 
 
-def paused(store: SqlStore, count: int) -> list[Migration]:
+def paused(store: WholeStore, count: int) -> list[Migration]:
     return [moving(store, number, P.PAUSED) for number in range(count)]
 
 
-def told_of(store: SqlStore) -> list[str | None]:
+def told_of(store: WholeStore) -> list[str | None]:
     return [event.migration_id for _, event in store.timeline()]
 
 
-def assert_each_was_decided_once(store: SqlStore, rows: list[Migration], heard: list[list[P]]) -> None:
+def assert_each_was_decided_once(store: WholeStore, rows: list[Migration], heard: list[list[P]]) -> None:
     assert heard[0] == heard[1], "the two sides heard different decisions"
     for row, phase in zip(rows, heard[0], strict=True):
         runner = store.runners.get(row.runner_id)
@@ -115,7 +116,7 @@ def assert_each_was_decided_once(store: SqlStore, rows: list[Migration], heard: 
 
 
 class TestDecisions:
-    def test_commit_and_abort_from_two_threads_have_one_winner(self, store: SqlStore) -> None:
+    def test_commit_and_abort_from_two_threads_have_one_winner(self, store: WholeStore) -> None:
         rows = paused(store, ROUNDS)
 
         def say(row: Migration, phase: P) -> P:
@@ -129,9 +130,9 @@ class TestDecisions:
         assert_each_was_decided_once(store, rows, [[pair[0] for pair in pairs], [pair[1] for pair in pairs]])
 
     def test_commit_and_abort_from_two_processes_have_one_winner(
-        self, processes: Executor, store: SqlStore, store_url: str
+        self, processes: Executor, sql_store: SqlStore, store_url: str
     ) -> None:
-        rows = paused(store, ROUNDS)
+        rows = paused(sql_store, ROUNDS)
         with multiprocessing.Manager() as manager:
             deciding = [
                 processes.submit(decide_all, store_url, rows, phase, together)
@@ -139,9 +140,9 @@ class TestDecisions:
                 for phase in (P.COMMITTED, P.ABORTED)
             ]
             heard = [future.result(WAIT_S) for future in deciding]
-        assert_each_was_decided_once(store, rows, heard)
+        assert_each_was_decided_once(sql_store, rows, heard)
 
-    def test_the_last_words_of_both_hosts_finish_every_migration(self, store: SqlStore) -> None:
+    def test_the_last_words_of_both_hosts_finish_every_migration(self, store: WholeStore) -> None:
         for row in [moving(store, number, P.COMMITTED) for number in range(50)]:
             at_once(
                 partial(store.decide, row, decide(row, Role.TARGET, Said.RUNNING, START)),
@@ -158,7 +159,7 @@ def is_placed(add: Callable[[T], bool], row: T) -> bool:
 
 
 class TestRoom:
-    def test_ten_that_place_at_once_take_no_more_than_there_is(self, store: SqlStore) -> None:
+    def test_ten_that_place_at_once_take_no_more_than_there_is(self, store: WholeStore) -> None:
         for number in range(10):
             host = a_host(f"host-{number}", room_for(3))
             store.hosts.add(host)
@@ -166,7 +167,7 @@ class TestRoom:
             assert sum(at_once(*placing)) == 3
             assert len(store.runners_on(host.id)) == 3
 
-    def test_runners_and_migrations_compete_for_the_same_room(self, store: SqlStore) -> None:
+    def test_runners_and_migrations_compete_for_the_same_room(self, store: WholeStore) -> None:
         for number in range(0, 40, 4):
             source, target = a_host(f"source-{number}"), a_host(f"target-{number}", room_for(1))
             store.hosts.add(source)
@@ -179,14 +180,14 @@ class TestRoom:
             )
             assert sum(came) == 1
 
-    def test_one_number_goes_to_one_runner(self, store: SqlStore) -> None:
+    def test_one_number_goes_to_one_runner(self, store: WholeStore) -> None:
         store.hosts.add(a_host("a"))
         same = [replace(a_runner(number, "a"), number=7) for number in range(8)]
         assert sum(at_once(*[partial(is_placed, store.runners.add, runner) for runner in same])) == 1
 
 
 class TestOnce:
-    def test_deliveries_that_come_in_many_batches_at_once_count_once(self, store: SqlStore) -> None:
+    def test_deliveries_that_come_in_many_batches_at_once_count_once(self, store: WholeStore) -> None:
         guids = [f"{number:03}" for number in range(60)]
         batches = [guids, guids[::-1], guids[20:] + guids[:20], guids[::2] + guids[1::2]] * 2
         at_once(
@@ -194,18 +195,18 @@ class TestOnce:
         )
         assert sorted(fact.delivery for fact in store.facts_of(JobId(7))) == guids
 
-    def test_a_token_works_for_one_of_many(self, store: SqlStore) -> None:
+    def test_a_token_works_for_one_of_many(self, store: WholeStore) -> None:
         token = store.issue_token(HostId("a"), START.replace(year=2027))
         burned = at_once(*[partial(store.burn_token, token, "10.90.0.16")] * 8)
         assert Counter(burned) == {"a": 1, None: 7}
 
-    def test_who_follows_the_timeline_misses_nothing(self, store: SqlStore, store_url: str) -> None:
+    def test_who_follows_the_timeline_misses_nothing(self, sql_store: SqlStore, store_url: str) -> None:
         written, each = 6, 40
         done = Flag()
 
         def write(number: int) -> None:
             for _ in range(each):
-                store.record(Event(Happening.JOB_QUEUED, START, job_id=JobId(number)))
+                sql_store.record(Event(Happening.JOB_QUEUED, START, job_id=JobId(number)))
 
         def follow() -> list[int]:
             reader, seen = open_store(store_url, ManualClock()), [0]
@@ -221,5 +222,5 @@ class TestOnce:
             at_once(*[partial(write, number) for number in range(written)])
             done.set()
             seen = following.result(WAIT_S)
-        assert seen == [number for number, _ in store.timeline()]
+        assert seen == [number for number, _ in sql_store.timeline()]
         assert len(seen) == written * each

@@ -12,6 +12,7 @@ from tests.contract.store_rows import (
     PLENTY,
     START,
     ManualClock,
+    WholeStore,
     a_host,
     a_job,
     a_migration,
@@ -26,7 +27,6 @@ from workers.domain.job import JobState
 from workers.domain.migration import MigrationPhase, Role
 from workers.domain.names import HostId
 from workers.domain.runner import RunnerState, Shape
-from workers.store.repository import SqlStore
 from workers.store.shelves import LEASE_LIMIT
 
 EVENT = Event(Happening.JOB_LOST, START)
@@ -34,7 +34,7 @@ JOB = a_job()
 
 
 class TestLease:
-    def test_a_second_taker_is_refused_until_the_block_ends(self, store: SqlStore) -> None:
+    def test_a_second_taker_is_refused_until_the_block_ends(self, store: WholeStore) -> None:
         store.jobs.add(JOB)
         with store.jobs.lease(JOB.id) as lease:
             assert lease.row == JOB
@@ -43,18 +43,18 @@ class TestLease:
         with store.jobs.lease(JOB.id):
             pass
 
-    def test_a_block_that_raises_releases_too(self, store: SqlStore) -> None:
+    def test_a_block_that_raises_releases_too(self, store: WholeStore) -> None:
         store.jobs.add(JOB)
         with pytest.raises(ZeroDivisionError), store.jobs.lease(JOB.id):
             raise ZeroDivisionError
         with store.jobs.lease(JOB.id):
             pass
 
-    def test_what_is_not_there_cannot_be_leased(self, store: SqlStore) -> None:
+    def test_what_is_not_there_cannot_be_leased(self, store: WholeStore) -> None:
         with pytest.raises(LeaseLost), store.jobs.lease(JOB.id):
             pass
 
-    def test_a_lease_lasts_ten_seconds_at_most(self, store: SqlStore, clock: ManualClock) -> None:
+    def test_a_lease_lasts_ten_seconds_at_most(self, store: WholeStore, clock: ManualClock) -> None:
         assert timedelta(seconds=10) >= LEASE_LIMIT
         store.jobs.add(JOB)
         with store.jobs.lease(JOB.id):
@@ -65,7 +65,7 @@ class TestLease:
             with store.jobs.lease(JOB.id):
                 pass
 
-    def test_who_has_lost_the_lease_writes_nothing(self, store: SqlStore, clock: ManualClock) -> None:
+    def test_who_has_lost_the_lease_writes_nothing(self, store: WholeStore, clock: ManualClock) -> None:
         store.jobs.add(JOB)
         with store.jobs.lease(JOB.id) as late:
             clock.move(LEASE_LIMIT * 2)
@@ -80,7 +80,7 @@ class TestLease:
         assert store.hosts.get(HostId("a")) is None
         assert store.timeline() == []
 
-    def test_the_end_of_a_lost_lease_does_not_end_the_next_one(self, store: SqlStore, clock: ManualClock) -> None:
+    def test_the_end_of_a_lost_lease_does_not_end_the_next_one(self, store: WholeStore, clock: ManualClock) -> None:
         store.jobs.add(JOB)
         late = store.jobs.lease(JOB.id)
         late.__enter__()
@@ -90,7 +90,7 @@ class TestLease:
             with pytest.raises(LeaseLost), store.jobs.lease(JOB.id):
                 pass
 
-    def test_a_lease_writes_as_often_as_it_likes(self, store: SqlStore) -> None:
+    def test_a_lease_writes_as_often_as_it_likes(self, store: WholeStore) -> None:
         store.jobs.add(JOB)
         with store.jobs.lease(JOB.id) as lease:
             lease.write(replace(lease.row, name="one"))
@@ -98,14 +98,14 @@ class TestLease:
             lease.write(lease.row)
             assert lease.row == replace(JOB, name="one", run_attempt=2) == store.jobs.get(JOB.id)
 
-    def test_a_lease_is_on_one_row(self, store: SqlStore) -> None:
+    def test_a_lease_is_on_one_row(self, store: WholeStore) -> None:
         store.jobs.add(JOB)
         with store.jobs.lease(JOB.id) as lease, pytest.raises(Bug):
             lease.write(a_job(9))
 
 
 class TestWritesTogether:
-    def test_the_row_new_rows_and_the_timeline_are_one(self, store: SqlStore) -> None:
+    def test_the_row_new_rows_and_the_timeline_are_one(self, store: WholeStore) -> None:
         store.jobs.add(JOB)
         store.hosts.add(a_host("a"))
         runner = a_runner(1, "a")
@@ -115,7 +115,7 @@ class TestWritesTogether:
         assert store.hosts.get(HostId("b")) == a_host("b")
         assert [event for _, event in store.timeline()] == [EVENT]
 
-    def test_without_room_nothing_at_all_is_written(self, store: SqlStore) -> None:
+    def test_without_room_nothing_at_all_is_written(self, store: WholeStore) -> None:
         store.jobs.add(JOB)
         store.hosts.add(a_host("a", room_for(1)))
         store.runners.add(a_runner(1, "a"))
@@ -128,7 +128,7 @@ class TestWritesTogether:
         assert store.runners.get(a_runner(2, "a").id) is None
         assert store.timeline() == []
 
-    def test_rows_that_are_known_stay_as_they_are(self, store: SqlStore) -> None:
+    def test_rows_that_are_known_stay_as_they_are(self, store: WholeStore) -> None:
         store.jobs.add(JOB)
         store.hosts.add(a_host("a", room_for(1)))
         store.runners.add(a_runner(1, "a"))
@@ -137,7 +137,7 @@ class TestWritesTogether:
         assert store.runners.get(a_runner(1, "a").id) == a_runner(1, "a")
         assert store.hosts.get(HostId("a")) == a_host("a", room_for(1))
 
-    def test_what_is_noted_without_the_lease_is_not_put_back(self, store: SqlStore) -> None:
+    def test_what_is_noted_without_the_lease_is_not_put_back(self, store: WholeStore) -> None:
         store.hosts.add(replace(a_host("a"), heartbeat_at=None, host_class=None))
         later = START + timedelta(seconds=9)
         with store.hosts.lease(HostId("a")) as lease:
@@ -147,7 +147,7 @@ class TestWritesTogether:
 
 
 class TestRoom:
-    def test_every_measure_counts(self, store: SqlStore) -> None:
+    def test_every_measure_counts(self, store: WholeStore) -> None:
         shape = a_runner(1, "a").shape
         for name, spec in (
             ("vcpus", Shape(1, 4096, 16384)),
@@ -160,14 +160,14 @@ class TestRoom:
             with pytest.raises(NoRoom):
                 store.runners.add(a_runner(number * 2 + 1, name))
 
-    def test_runners_that_are_gone_take_no_room(self, store: SqlStore) -> None:
+    def test_runners_that_are_gone_take_no_room(self, store: WholeStore) -> None:
         store.hosts.add(a_host("a", room_for(1)))
         store.runners.add(a_runner(1, "a", RunnerState.GONE))
         assert store.runners.add(a_runner(2, "a", RunnerState.STOPPING))
         with pytest.raises(NoRoom):
             store.runners.add(a_runner(3, "a"))
 
-    def test_what_is_on_its_way_takes_room_until_it_is_aborted(self, store: SqlStore) -> None:
+    def test_what_is_on_its_way_takes_room_until_it_is_aborted(self, store: WholeStore) -> None:
         store.hosts.add(a_host("b", room_for(1)))
         row = moving(store, 1, MigrationPhase.PLANNED)
         with pytest.raises(NoRoom):
@@ -175,7 +175,7 @@ class TestRoom:
         store.decide(row, replace(row, phase=MigrationPhase.ABORTED))
         assert store.runners.add(a_runner(2, "b"))
 
-    def test_what_has_arrived_is_counted_once_and_leaves_its_old_place(self, store: SqlStore) -> None:
+    def test_what_has_arrived_is_counted_once_and_leaves_its_old_place(self, store: WholeStore) -> None:
         store.hosts.add(a_host("a", room_for(1)))
         store.hosts.add(a_host("b", room_for(2)))
         row = moving(store, 1, MigrationPhase.PAUSED)
@@ -185,7 +185,7 @@ class TestRoom:
         with pytest.raises(NoRoom):
             store.runners.add(a_runner(4, "b"))
 
-    def test_a_migration_needs_room_at_its_target(self, store: SqlStore) -> None:
+    def test_a_migration_needs_room_at_its_target(self, store: WholeStore) -> None:
         store.hosts.add(a_host("b", room_for(0)))
         with pytest.raises(NoRoom, match="b has no room for spot-move-1"):
             moving(store, 1, MigrationPhase.PLANNED)
@@ -195,16 +195,16 @@ class TestRoom:
         assert store.migrations.open() == []
 
     @pytest.mark.parametrize("state", [HostState.LOST, HostState.TERMINATING, HostState.TERMINATED])
-    def test_a_host_that_is_going_away_has_no_room(self, store: SqlStore, state: HostState) -> None:
+    def test_a_host_that_is_going_away_has_no_room(self, store: WholeStore, state: HostState) -> None:
         store.hosts.add(a_host("a", state=state))
         with pytest.raises(NoRoom):
             store.runners.add(a_runner(1, "a"))
 
-    def test_a_host_that_nobody_knows_has_no_room(self, store: SqlStore) -> None:
+    def test_a_host_that_nobody_knows_has_no_room(self, store: WholeStore) -> None:
         with pytest.raises(NoRoom):
             store.runners.add(a_runner(1, "a"))
 
-    def test_a_number_is_given_to_one_runner_at_a_time(self, store: SqlStore) -> None:
+    def test_a_number_is_given_to_one_runner_at_a_time(self, store: WholeStore) -> None:
         store.hosts.add(a_host("a"))
         store.runners.add(a_runner(1, "a"))
         other = replace(a_runner(2, "a"), number=1)
@@ -214,7 +214,7 @@ class TestRoom:
             lease.write(replace(lease.row, state=RunnerState.GONE))
         assert store.runners.add(other)
 
-    def test_a_runner_is_on_its_way_to_one_host_at_a_time(self, store: SqlStore) -> None:
+    def test_a_runner_is_on_its_way_to_one_host_at_a_time(self, store: WholeStore) -> None:
         row = moving(store, 1, MigrationPhase.PAUSED)
         another = a_migration(a_runner(1, "a"), "b", name="spot-move-again")
         with pytest.raises(NoRoom, match="taken"):
@@ -228,7 +228,7 @@ class TestLeaseAgainstDecision:
 
     @pytest.mark.parametrize("phase", [MigrationPhase.COMMITTED, MigrationPhase.ABORTED])
     def test_a_runner_that_was_decided_on_meanwhile_is_not_written(
-        self, store: SqlStore, phase: MigrationPhase
+        self, store: WholeStore, phase: MigrationPhase
     ) -> None:
         row = moving(store, 1, MigrationPhase.PAUSED)
         with store.runners.lease(row.runner_id) as lease:
@@ -239,7 +239,7 @@ class TestLeaseAgainstDecision:
         assert store.runners.get(row.runner_id) == decided
         assert store.timeline() == []
 
-    def test_a_leased_migration_is_written_only_in_the_phase_that_was_read(self, store: SqlStore) -> None:
+    def test_a_leased_migration_is_written_only_in_the_phase_that_was_read(self, store: WholeStore) -> None:
         row = moving(store, 1, MigrationPhase.PAUSED)
         with store.migrations.lease(row.id) as lease:
             store.decide(row, replace(row, phase=MigrationPhase.COMMITTED))
@@ -249,7 +249,7 @@ class TestLeaseAgainstDecision:
         assert stands == replace(row, phase=MigrationPhase.COMMITTED)
         assert store.timeline() == []
 
-    def test_a_leased_migration_that_is_aborted_frees_its_runner(self, store: SqlStore) -> None:
+    def test_a_leased_migration_that_is_aborted_frees_its_runner(self, store: WholeStore) -> None:
         row = moving(store, 1, MigrationPhase.COPYING)
         with store.migrations.lease(row.id) as lease:
             lease.write(replace(lease.row, phase=MigrationPhase.ABORTED, reason="late"))
@@ -257,7 +257,7 @@ class TestLeaseAgainstDecision:
         assert runner is not None
         assert runner.migration_id is None
 
-    def test_being_seen_does_not_cost_anybody_the_lease(self, store: SqlStore) -> None:
+    def test_being_seen_does_not_cost_anybody_the_lease(self, store: WholeStore) -> None:
         row = moving(store, 1, MigrationPhase.RECEIVING)
         later = START + timedelta(seconds=3)
         with store.migrations.lease(row.id) as lease:

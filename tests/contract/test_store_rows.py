@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.contract.store_rows import CLASS, START, ManualClock, a_host, a_job, a_migration, a_runner, moving
+from tests.contract.store_rows import (
+    CLASS,
+    START,
+    ManualClock,
+    WholeStore,
+    a_host,
+    a_job,
+    a_migration,
+    a_runner,
+    moving,
+)
 from workers.domain.errors import BadInput, Bug, Unreachable
 from workers.domain.events import Event, Happening
 from workers.domain.host import HostState
@@ -21,7 +31,7 @@ from workers.domain.runner import RunnerState
 from workers.store.repository import SqlStore, open_store
 
 
-def rows(store: SqlStore) -> list[tuple[Any, Any]]:
+def rows(store: WholeStore) -> list[tuple[Any, Any]]:
     bare_job = replace(a_job(8), runner_id=None, conclusion=None, end=None, unserved=None, labels=())
     bare_host = replace(
         a_host("c"), instance_id=None, address=None, host_class=None, heartbeat_at=None, deadline_at=None
@@ -44,13 +54,13 @@ def rows(store: SqlStore) -> list[tuple[Any, Any]]:
 
 
 class TestRows:
-    def test_every_row_comes_back_equal_with_every_field_set_and_with_none(self, store: SqlStore) -> None:
+    def test_every_row_comes_back_equal_with_every_field_set_and_with_none(self, store: WholeStore) -> None:
         for shelf, row in rows(store):
             assert shelf.add(row)
             assert shelf.get(row.id) == row
             assert row in shelf.open()
 
-    def test_a_row_that_is_known_is_neither_written_nor_told_of(self, store: SqlStore) -> None:
+    def test_a_row_that_is_known_is_neither_written_nor_told_of(self, store: WholeStore) -> None:
         told = Event(Happening.JOB_QUEUED, START)
         for shelf, row in rows(store):
             assert shelf.add(row)
@@ -59,21 +69,21 @@ class TestRows:
         assert store.jobs.get(a_job().id) == a_job()
         assert store.timeline() == []
 
-    def test_nothing_is_found_of_what_never_was(self, store: SqlStore) -> None:
+    def test_nothing_is_found_of_what_never_was(self, store: WholeStore) -> None:
         assert store.jobs.get(JobId(1)) is None
         assert store.hosts.get(HostId("x")) is None
         assert store.runners.get(RunnerId("x")) is None
         assert store.runner_named("x") is None
         assert store.migrations.get(MigrationId("x")) is None
 
-    def test_open_leaves_out_what_has_ended_and_is_sorted_by_age(self, store: SqlStore) -> None:
+    def test_open_leaves_out_what_has_ended_and_is_sorted_by_age(self, store: WholeStore) -> None:
         for number, state in enumerate(JobState):
             store.jobs.add(a_job(20 - number, state))
         found = store.jobs.open()
         assert {job.state for job in found} == set(JobState) - {JobState.COMPLETED, JobState.CANCELLED}
         assert [job.queued_at for job in found] == sorted(job.queued_at for job in found)
 
-    def test_open_knows_the_last_phase_of_each_kind(self, store: SqlStore) -> None:
+    def test_open_knows_the_last_phase_of_each_kind(self, store: WholeStore) -> None:
         moving(store, 1, MigrationPhase.FINISHED)
         moving(store, 2, MigrationPhase.COMMITTED)
         store.runners.add(a_runner(3, "a", RunnerState.GONE))
@@ -82,22 +92,22 @@ class TestRows:
         assert [row.number for row in store.runners.open()] == [1, 2]
         assert [row.id for row in store.hosts.open()] == ["a", "b"]
 
-    def test_moments_are_utc_whatever_zone_they_came_in(self, store: SqlStore) -> None:
+    def test_moments_are_utc_whatever_zone_they_came_in(self, sql_store: SqlStore) -> None:
         there = datetime(2026, 11, 23, 9, 30, 0, 5, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-        store.jobs.add(replace(a_job(), queued_at=there))
-        back = store.jobs.get(a_job().id)
+        sql_store.jobs.add(replace(a_job(), queued_at=there))
+        back = sql_store.jobs.get(a_job().id)
         assert back is not None
         assert back.queued_at == there
         assert back.queued_at.tzinfo is UTC
 
-    def test_a_moment_without_a_zone_is_a_bug_and_not_a_guess(self, store: SqlStore) -> None:
+    def test_a_moment_without_a_zone_is_a_bug_and_not_a_guess(self, sql_store: SqlStore) -> None:
         with pytest.raises(Bug, match="time zone"):
-            store.jobs.add(replace(a_job(), queued_at=datetime(2026, 11, 23)))  # noqa: DTZ001 what is tested
-        assert store.jobs.get(a_job().id) is None
+            sql_store.jobs.add(replace(a_job(), queued_at=datetime(2026, 11, 23)))  # noqa: DTZ001 what is tested
+        assert sql_store.jobs.get(a_job().id) is None
 
 
 class TestRunners:
-    def test_the_runners_of_a_host_are_those_that_are_not_gone(self, store: SqlStore) -> None:
+    def test_the_runners_of_a_host_are_those_that_are_not_gone(self, store: WholeStore) -> None:
         for name in ("a", "b"):
             store.hosts.add(a_host(name))
         store.runners.add(a_runner(1, "a"))
@@ -106,7 +116,7 @@ class TestRunners:
         assert [runner.number for runner in store.runners_on(HostId("a"))] == [1]
         assert store.runner_named("spot-runner-3") == a_runner(3, "b")
 
-    def test_the_smallest_number_is_free_again_once_its_runner_is_gone(self, store: SqlStore) -> None:
+    def test_the_smallest_number_is_free_again_once_its_runner_is_gone(self, store: WholeStore) -> None:
         store.hosts.add(a_host("a"))
         assert store.free_number() == 0
         for number in (0, 1, 3):
@@ -120,7 +130,7 @@ class TestRunners:
 class TestHeartbeats:
     REPORT = RunnerReport(RunnerId("spot-runner-1"), 1, MonitorState.RUNNING, GuestRunnerState.ENDED, exit_code=3)
 
-    def test_a_heartbeat_is_noted_and_the_last_report_counts(self, store: SqlStore) -> None:
+    def test_a_heartbeat_is_noted_and_the_last_report_counts(self, store: WholeStore) -> None:
         store.hosts.add(replace(a_host("a"), heartbeat_at=None, host_class=None))
         store.runners.add(a_runner(1, "a"))
         assert store.report_of(RunnerId("spot-runner-1")) is None
@@ -130,12 +140,12 @@ class TestHeartbeats:
             assert host == store.hosts.get(HostId("a")) == replace(a_host("a"), heartbeat_at=START)
             assert store.report_of(RunnerId("spot-runner-1")) == report
 
-    def test_a_host_without_runners_is_heard_too_and_a_strange_one_is_not(self, store: SqlStore) -> None:
+    def test_a_host_without_runners_is_heard_too_and_a_strange_one_is_not(self, store: WholeStore) -> None:
         store.hosts.add(a_host("a"))
         assert store.note_heartbeat(HostId("a"), START, CLASS, []) is not None
         assert store.note_heartbeat(HostId("x"), START, CLASS, [self.REPORT]) is None
 
-    def test_only_the_host_that_has_the_runner_reports_of_it(self, store: SqlStore) -> None:
+    def test_only_the_host_that_has_the_runner_reports_of_it(self, store: WholeStore) -> None:
         row = moving(store, 1, MigrationPhase.PAUSED)
         store.note_heartbeat(HostId("b"), START, CLASS, [replace(self.REPORT, monitor=MonitorState.INCOMING)])
         assert store.report_of(row.runner_id) is None
@@ -147,7 +157,7 @@ class TestHeartbeats:
 
 
 class TestTimeline:
-    def test_entries_come_in_order_and_from_where_one_left_off(self, store: SqlStore) -> None:
+    def test_entries_come_in_order_and_from_where_one_left_off(self, store: WholeStore) -> None:
         entries = [
             Event(
                 Happening.JOB_QUEUED, START, job_id=JobId(1), detail={"a": 1, "b": 1.5, "c": True, "d": None, "e": "x"}
@@ -172,7 +182,7 @@ class TestErrors:
         with pytest.raises(BadInput, match="database_url"):
             open_store(url, clock)
 
-    def test_readers_do_not_wait_for_a_writer(self, store: SqlStore) -> None:
-        with store._database.writing() as connection:
+    def test_readers_do_not_wait_for_a_writer(self, sql_store: SqlStore) -> None:
+        with sql_store._database.writing() as connection:
             connection.execute(text("UPDATE jobs SET name = name"))
-            assert store.jobs.open() == []
+            assert sql_store.jobs.open() == []

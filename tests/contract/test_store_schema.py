@@ -26,10 +26,10 @@ def differences(store_url: str, metadata: MetaData) -> list[object]:
 
 
 class TestUpgrade:
-    def test_nothing_is_left_to_generate(self, store: SqlStore, store_url: str) -> None:
+    def test_nothing_is_left_to_generate(self, sql_store: SqlStore, store_url: str) -> None:
         assert differences(store_url, METADATA) == []
 
-    def test_the_comparison_would_see_a_column_that_was_forgotten(self, store: SqlStore, store_url: str) -> None:
+    def test_the_comparison_would_see_a_column_that_was_forgotten(self, sql_store: SqlStore, store_url: str) -> None:
         richer = MetaData(naming_convention=METADATA.naming_convention)
         for table in METADATA.sorted_tables:
             table.to_metadata(richer)
@@ -38,12 +38,12 @@ class TestUpgrade:
 
     def test_what_was_written_is_there_when_the_store_is_opened_again(self, store_url: str, clock: ManualClock) -> None:
         for is_first in (True, False):
-            store = open_store(store_url, clock)
-            assert store.jobs.add(a_job()) is is_first
-            store.close()
+            opened = open_store(store_url, clock)
+            assert opened.jobs.add(a_job()) is is_first
+            opened.close()
 
     def test_a_database_of_a_newer_program_is_left_alone(
-        self, store: SqlStore, store_url: str, clock: ManualClock
+        self, sql_store: SqlStore, store_url: str, clock: ManualClock
     ) -> None:
         engine = create_engine(store_url)
         with engine.begin() as connection:
@@ -55,9 +55,9 @@ class TestUpgrade:
     def test_a_store_that_was_opened_holds_no_connection_that_a_fork_could_share(
         self, store_url: str, clock: ManualClock
     ) -> None:
-        store = open_store(store_url, clock)
-        assert "Connections in pool: 0" in store._database.engine.pool.status()
-        assert "Current Checked out connections: 0" in store._database.engine.pool.status()
+        pool = open_store(store_url, clock)._database.engine.pool.status()
+        assert "Connections in pool: 0" in pool
+        assert "Current Checked out connections: 0" in pool
 
 
 class TestSqlite:
