@@ -40,8 +40,9 @@ class Lease(Protocol[Row]):
     def write(self, row: Row, *also: Job | Runner | Host | Migration | Event) -> None:
         """Write the row and, in the same transaction, new rows and timeline entries.
 
-        `also` inserts rows whose id is not known yet and updates none. Inserting a Runner or a Migration checks the
-        room of its host in the same transaction. Raises `LeaseLost` or `NoRoom`, and then nothing was written.
+        Only what differs from `row` is written. `also` inserts rows whose id is not known yet and updates none.
+        Inserting a Runner or a Migration checks the room of its host in the same transaction. Raises `LeaseLost`, or
+        `NoRoom` (also if the runner's number is taken or the runner is on its way already), and then nothing was written.
         """
 
 
@@ -76,9 +77,10 @@ class Store(Protocol):
     def decide(self, before: Migration, after: Migration, *events: Event) -> Migration:
         """Compare-and-set on `before.phase`; return the row as it then stands, whoever won.
 
-        Needs no lease: hosts and reconcilers compete here. If `after` is COMMITTED then, in the same transaction, the
+        Needs no lease: hosts and reconcilers compete here, and `domain.merge` says what comes of it: words that stay in
+        the phase add up, the events of a loser are dropped. If `after` is COMMITTED then, in the same transaction, the
         runner's `host_id` becomes the target and its `epoch` the migration's, and if it is COMMITTED or ABORTED its
-        `migration_id` is cleared.
+        `migration_id` is cleared; whoever holds the runner's lease meanwhile can write no more and hears `LeaseLost`.
         """
 
     def facts_of(self, job_id: JobId) -> Sequence[JobFact]:
