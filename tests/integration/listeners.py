@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flask.testing import FlaskClient
 from pydantic import TypeAdapter
 from werkzeug.test import TestResponse
 
-from tests.contract.store_rows import CLASS
+from tests.contract.store_rows import CLASS, a_host
 from webhook.app import create_host_app
+from workers.domain.events import Happening
+from workers.domain.host import Host, HostState
 from workers.domain.messages import Heartbeat, RunnerReport
-from workers.domain.names import PackageDigest
+from workers.domain.names import HostId, PackageDigest
 from workers.identity import Authority
 from workers.ports import Clock
 from workers.store.repository import SqlStore
@@ -85,3 +87,18 @@ def signed(event: str, payload: object, guid: str, secret: bytes = SECRET) -> tu
         "X-GitHub-Delivery": guid,
         "X-Hub-Signature-256": "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest(),
     }
+
+
+def bare(name: str, state: HostState) -> Host:
+    """A host of which nothing is known yet but that it was asked for."""
+    return replace(a_host(name, state=state), address=None, host_class=None, heartbeat_at=None, deadline_at=None)
+
+
+def happened(store: SqlStore) -> list[Happening]:
+    return [event.happening for _, event in store.timeline()]
+
+
+def state_of(store: SqlStore, host_id: HostId) -> HostState:
+    host = store.hosts.get(host_id)
+    assert host is not None
+    return host.state

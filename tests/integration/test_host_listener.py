@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from pydantic import TypeAdapter
-from werkzeug.test import TestResponse
 
-from tests.contract.store_rows import START, ManualClock, a_host, a_migration, a_runner
-from tests.integration.listeners import PACKAGE, HeardHints, HostCaller, a_heartbeat
+from tests.contract.store_rows import START, ManualClock, a_host, a_runner
+from tests.integration.listeners import PACKAGE, HeardHints, HostCaller, a_heartbeat, bare, happened, state_of
 from webhook.bodies import BODY_LIMIT_BYTES
 from workers.domain.events import Happening
-from workers.domain.host import Host, HostState
+from workers.domain.host import HostState
 from workers.domain.messages import (
     GuestRunnerState,
     MonitorState,
@@ -26,60 +23,15 @@ from workers.domain.messages import (
     NoticeKind,
     RegistrationAnswer,
     RegistrationRequest,
-    RowView,
     RunnerReport,
     Word,
 )
-from workers.domain.migration import Migration, MigrationPhase
 from workers.domain.names import HostId, RunnerId
 from workers.identity import Authority, make_csr
-from workers.store.repository import SqlStore, open_store
+from workers.store.repository import SqlStore
 
 H = HostId("spot-host-a")
 T = HostId("spot-host-b")
-ROW = TypeAdapter(RowView)
-
-
-def bare(name: str, state: HostState) -> Host:
-    """A host of which nothing is known yet but that it was asked for."""
-    return replace(a_host(name, state=state), address=None, host_class=None, heartbeat_at=None, deadline_at=None)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: ManualClock) -> Iterator[SqlStore]:
-    opened = open_store(f"sqlite:///{tmp_path / 'store.sqlite'}", clock, lease_wait=timedelta(milliseconds=200))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def hints() -> HeardHints:
-    return HeardHints()
-
-
-@pytest.fixture
-def authority(tmp_path: Path, clock: ManualClock) -> Authority:
-    return Authority.open(tmp_path / "ca", clock)
-
-
-@pytest.fixture
-def caller(store: SqlStore, authority: Authority, hints: HeardHints, clock: ManualClock) -> HostCaller:
-    return HostCaller(store, authority, hints, clock)
-
-
-def happened(store: SqlStore) -> list[Happening]:
-    return [event.happening for _, event in store.timeline()]
-
-
-def state_of(store: SqlStore, host_id: HostId = H) -> HostState:
-    host = store.hosts.get(host_id)
-    assert host is not None
-    return host.state
 
 
 class TestRegistration:
@@ -114,7 +66,7 @@ class TestRegistration:
 
     def test_a_token_is_good_for_its_own_host_only(self, caller: HostCaller, store: SqlStore) -> None:
         assert caller.post("/v1/register", None, self.request(self.token(store, T))).status_code == 403
-        assert state_of(store) is HostState.LAUNCHING
+        assert state_of(store, H) is HostState.LAUNCHING
 
     @pytest.mark.parametrize("minutes", [6, 600])
     def test_an_old_token_is_worth_nothing(
@@ -146,8 +98,9 @@ class TestRegistration:
     def test_of_many_at_once_one_is_registered(self, caller: HostCaller, store: SqlStore) -> None:
         request = self.request(self.token(store))
         with ThreadPoolExecutor(8) as pool:
-            answers = pool.map(lambda _: caller.post("/v1/register", None, request).status_code, range(8))
-        assert sorted(answers) == [200, *[403] * 7]
+            answers = list(pool.map(lambda _: caller.post("/v1/register", None, request).status_code, range(8)))
+        assert answers.count(200) == 1
+        assert set(answers) <= {200, 403, 503}  # 503: the row was the winner's for longer than one waits for it
 
 
 class TestIdentity:
@@ -185,11 +138,11 @@ class TestHeartbeat:
     ) -> None:
         store.hosts.add(bare(H, HostState.PREPARING))
         assert caller.post("/v1/heartbeat", H, a_heartbeat(ready=False)).status_code == 200
-        assert state_of(store) is HostState.PREPARING
+        assert state_of(store, H) is HostState.PREPARING
         for _ in range(2):
             answer = caller.post("/v1/heartbeat", H, a_heartbeat())
             assert answer.get_json() == {"packages": [PACKAGE]}
-        assert state_of(store) is HostState.READY
+        assert state_of(store, H) is HostState.READY
         assert happened(store) == [Happening.HOST_READY]
         assert hints.heard == [("host", (H,), False)]
 
@@ -199,7 +152,7 @@ class TestHeartbeat:
     ) -> None:
         store.hosts.add(a_host(H, state=state))
         assert caller.post("/v1/heartbeat", H, a_heartbeat()).status_code == 200
-        assert state_of(store) is state
+        assert state_of(store, H) is state
 
     def test_it_is_noted_while_somebody_works_on_the_row(
         self, caller: HostCaller, store: SqlStore, clock: ManualClock
@@ -244,7 +197,7 @@ class TestNotice:
     ) -> None:
         store.hosts.add(bare(H, state))
         assert caller.post("/v1/notice", H, Notice(NoticeKind.INTERRUPTION, 60)).status_code == 204
-        assert (state_of(store), self.left(store, clock)) == (HostState.DRAINING, 60)
+        assert (state_of(store, H), self.left(store, clock)) == (HostState.DRAINING, 60)
         assert happened(store) == [Happening.HOST_NOTICE]
         assert hints.heard == [("host", (H,), True)]
 
@@ -270,136 +223,17 @@ class TestNotice:
     def test_an_impossible_deadline_is_refused(self, caller: HostCaller, store: SqlStore, seconds: float) -> None:
         store.hosts.add(bare(H, HostState.READY))
         assert caller.post("/v1/notice", H, Notice(NoticeKind.INTERRUPTION, seconds)).status_code == 400
-        assert state_of(store) is HostState.READY
+        assert state_of(store, H) is HostState.READY
 
     def test_an_advice_to_rebalance_is_recorded_and_takes_nothing_away(
         self, caller: HostCaller, store: SqlStore
     ) -> None:
         store.hosts.add(bare(H, HostState.READY))
         assert caller.post("/v1/notice", H, Notice(NoticeKind.REBALANCE, 0)).status_code == 204
-        assert (state_of(store), happened(store)) == (HostState.READY, [Happening.HOST_NOTICE])
+        assert (state_of(store, H), happened(store)) == (HostState.READY, [Happening.HOST_NOTICE])
 
     def test_a_host_with_a_notice_does_not_become_ready_any_more(self, caller: HostCaller, store: SqlStore) -> None:
         store.hosts.add(bare(H, HostState.PREPARING))
         caller.post("/v1/notice", H, Notice(NoticeKind.INTERRUPTION, 60))
         caller.post("/v1/heartbeat", H, a_heartbeat())
-        assert state_of(store) is HostState.DRAINING
-
-
-class TestMigration:
-    @pytest.fixture(autouse=True)
-    def _moving(self, store: SqlStore) -> None:
-        store.hosts.add(a_host(H, state=HostState.DRAINING))
-        store.hosts.add(bare(T, HostState.READY))
-        store.hosts.add(bare("spot-host-c", HostState.READY))
-
-    def plan(self, store: SqlStore, phase: MigrationPhase) -> Migration:
-        runner = a_runner(1, H)
-        row = replace(a_migration(runner, T, phase), source_seen_at=None, target_seen_at=None, figures={})
-        store.runners.add(replace(runner, migration_id=row.id))
-        store.migrations.add(row)
-        return row
-
-    def view(self, answer: TestResponse) -> RowView:
-        assert answer.status_code == 200, answer.text
-        return ROW.validate_json(answer.data)
-
-    def say(self, caller: HostCaller, who: HostId, said: str, **figures: float) -> RowView:
-        return self.view(caller.post(f"/v1/migrations/spot-move-1/{said}", who, Word(epoch=2, figures=figures)))
-
-    def test_both_sides_must_have_reached_the_row_within_a_second(
-        self, caller: HostCaller, store: SqlStore, clock: ManualClock
-    ) -> None:
-        self.plan(store, MigrationPhase.COPYING)
-        assert not self.view(caller.get("/v1/migrations/spot-move-1", H)).may_pause
-        assert self.view(caller.get("/v1/migrations/spot-move-1", T)).may_pause
-        clock.move(timedelta(seconds=0.9))
-        assert self.view(caller.get("/v1/migrations/spot-move-1", T)).may_pause
-        clock.move(timedelta(seconds=0.2))
-        assert not self.view(caller.get("/v1/migrations/spot-move-1", T)).may_pause
-
-    def test_a_move_goes_its_whole_way(self, caller: HostCaller, store: SqlStore, hints: HeardHints) -> None:
-        row = self.plan(store, MigrationPhase.COPYING)
-        assert self.say(caller, H, "paused", stopped_at=1.0).phase is MigrationPhase.PAUSED
-        assert self.say(caller, T, "committed", commit_ms=3.0).phase is MigrationPhase.COMMITTED
-        runner = store.runners.get(row.runner_id)
-        assert runner is not None
-        assert (runner.host_id, runner.epoch, runner.migration_id) == (T, 2, None)
-        assert hints.heard == [("migration", (row.id,), False)] * 2
-        assert self.say(caller, T, "running", resumed_at=2.0).phase is MigrationPhase.COMMITTED
-        assert self.say(caller, H, "wiped").phase is MigrationPhase.FINISHED
-        assert happened(store) == [
-            Happening.MIGRATION_PAUSED,
-            Happening.MIGRATION_COMMITTED,
-            Happening.MIGRATION_RUNNING,
-            Happening.MIGRATION_FINISHED,
-        ]
-        ended = store.migrations.get(row.id)
-        assert ended is not None
-        assert ended.figures == {"stopped_at": 1.0, "commit_ms": 3.0, "resumed_at": 2.0}
-
-    def test_a_doubled_word_is_told_once_and_hears_the_row(self, caller: HostCaller, store: SqlStore) -> None:
-        self.plan(store, MigrationPhase.COPYING)
-        assert {self.say(caller, H, "paused").phase for _ in range(3)} == {MigrationPhase.PAUSED}
-        assert {self.say(caller, T, "committed").phase for _ in range(3)} == {MigrationPhase.COMMITTED}
-        assert self.say(caller, H, "paused").phase is MigrationPhase.COMMITTED
-        assert self.say(caller, H, "aborted").phase is MigrationPhase.COMMITTED
-        assert happened(store) == [Happening.MIGRATION_PAUSED, Happening.MIGRATION_COMMITTED]
-
-    @pytest.mark.parametrize(("who", "said"), [(H, "committed"), (T, "paused"), (H, "running"), (T, "wiped")])
-    def test_a_word_of_the_other_side_changes_nothing(
-        self, caller: HostCaller, store: SqlStore, who: HostId, said: str
-    ) -> None:
-        row = self.plan(store, MigrationPhase.PAUSED if said == "committed" else MigrationPhase.COPYING)
-        assert self.say(caller, who, said).phase is row.phase
-        assert store.migrations.get(row.id) == row
-
-    def test_commit_and_abort_at_once_have_one_winner(self, caller: HostCaller, store: SqlStore) -> None:
-        row = self.plan(store, MigrationPhase.PAUSED)
-        with ThreadPoolExecutor(2) as pool:
-            words = [pool.submit(self.say, caller, *each) for each in ((T, "committed"), (H, "aborted"))]
-        phases = {word.result().phase for word in words}
-        ended = store.migrations.get(row.id)
-        assert ended is not None
-        assert phases == {ended.phase}
-        assert len(happened(store)) == 1
-
-    def test_running_and_wiped_at_once_finish_the_move(self, caller: HostCaller, store: SqlStore) -> None:
-        row = self.plan(store, MigrationPhase.COMMITTED)
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda each: self.say(caller, *each), ((T, "running"), (H, "wiped"))))
-        ended = store.migrations.get(row.id)
-        assert ended is not None
-        assert ended.phase is MigrationPhase.FINISHED
-        assert sorted(happened(store)) == [Happening.MIGRATION_FINISHED, Happening.MIGRATION_RUNNING]
-
-    def test_an_abort_carries_its_reason(self, caller: HostCaller, store: SqlStore) -> None:
-        row = self.plan(store, MigrationPhase.COPYING)
-        word = Word(epoch=2, reason="the mirror broke")
-        assert caller.post(f"/v1/migrations/{row.id}/aborted", T, word).status_code == 200
-        ended = store.migrations.get(row.id)
-        assert ended is not None
-        assert (ended.phase, ended.reason) == (MigrationPhase.ABORTED, "the mirror broke")
-        assert store.timeline()[-1][1].detail == {"reason": "the mirror broke"}
-
-    def test_a_word_of_another_epoch_changes_nothing(self, caller: HostCaller, store: SqlStore) -> None:
-        row = self.plan(store, MigrationPhase.COPYING)
-        answer = self.view(caller.post(f"/v1/migrations/{row.id}/paused", H, Word(epoch=1)))
-        assert (answer.phase, answer.epoch) == (MigrationPhase.COPYING, 2)
-        assert happened(store) == []
-
-    def test_a_stranger_sees_and_says_nothing(self, caller: HostCaller, store: SqlStore) -> None:
-        row = self.plan(store, MigrationPhase.COPYING)
-        assert caller.get(f"/v1/migrations/{row.id}", "spot-host-c").status_code == 404
-        assert caller.post(f"/v1/migrations/{row.id}/aborted", "spot-host-c", Word(epoch=2)).status_code == 404
-        assert store.migrations.get(row.id) == row
-
-    def test_an_unknown_word_or_row_is_not_found(self, caller: HostCaller, store: SqlStore) -> None:
-        row = self.plan(store, MigrationPhase.COPYING)
-        assert caller.post(f"/v1/migrations/{row.id}/finished", H, Word(epoch=2)).status_code == 404
-        assert caller.get("/v1/migrations/spot-move-2", H).status_code == 404
-
-    def test_too_many_figures_are_refused(self, caller: HostCaller, store: SqlStore) -> None:
-        row = self.plan(store, MigrationPhase.COPYING)
-        word = Word(epoch=2, figures={f"f{number}": 1.0 for number in range(65)})
-        assert caller.post(f"/v1/migrations/{row.id}/paused", H, word).status_code == 400
+        assert state_of(store, H) is HostState.DRAINING

@@ -30,11 +30,6 @@ JOB = JobId(QUEUED["workflow_job"]["id"])
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def store(tmp_path: Path, clock: ManualClock) -> Iterator[SqlStore]:
     (tmp_path / "db").mkdir()
     opened = open_store(f"sqlite:///{tmp_path / 'db' / 'store.sqlite'}", clock)
@@ -55,11 +50,6 @@ def hidden(directory: Path) -> Iterator[None]:
 def kept_guids(tmp_path: Path) -> list[str]:
     with contextlib.closing(sqlite3.connect(tmp_path / "db" / "store.sqlite")) as connection:
         return [guid for (guid,) in connection.execute("SELECT guid FROM deliveries")]
-
-
-@pytest.fixture
-def hints() -> HeardHints:
-    return HeardHints()
 
 
 @pytest.fixture
