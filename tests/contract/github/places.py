@@ -126,7 +126,7 @@ class Place:
     receiver: Receiver
     installation: int = 0
     owner: str = "octo-org"
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False))
 
     @property
     def repository(self) -> str:

@@ -18,7 +18,7 @@ class SimulatorClient:
 
     def __init__(self, url: str) -> None:
         """`url` is the simulator's root, without a slash at its end."""
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S)
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
 
     def __enter__(self) -> Self:
         return self

@@ -112,8 +112,8 @@ def with_components(document: dict[str, Json], components: Mapping[str, Mapping[
 def cut_description(full: Mapping[str, Json]) -> dict[str, Json]:
     """Return the description of the operations that we use."""
     paths = {path: {verb: slim(full["paths"][path][verb]) for verb in verbs} for path, verbs in OPERATIONS.items()}
-    info = {key: full["info"][key] for key in ("version", "title", "license")}
-    head = {"openapi": full["openapi"], "info": info, "servers": [{"url": "/"}], "paths": paths}
+    origin = {key: full["info"][key] for key in ("version", "title", "license")}
+    head = {"openapi": full["openapi"], "info": origin, "servers": [{"url": "/"}], "paths": paths}
     return with_components(head, full["components"])
 
 

@@ -110,7 +110,7 @@ class Sender:
         self._waiting.put(delivery)
 
     def _send_all(self, log: Path | None) -> None:
-        with httpx.Client(timeout=RECEIVER_LIMIT_S) as client:
+        with httpx.Client(timeout=RECEIVER_LIMIT_S, trust_env=False) as client:
             while True:
                 delivery = self._waiting.get()
                 self._send(client, delivery)
