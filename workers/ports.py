@@ -42,7 +42,7 @@ class Lease(Protocol[Row]):
 
         Only what differs from `row` is written. `also` inserts rows whose id is not known yet and updates none.
         Inserting a Runner or a Migration checks the room of its host in the same transaction. Raises `LeaseLost`, or
-        `NoRoom` (also if the runner's number is taken or the runner is on its way already), and then nothing was written.
+        `NoRoom` (also if the runner's number is taken or it is on its way already), and then nothing was written.
         """
 
 
