@@ -102,7 +102,7 @@ class World:
         self.hosts.pass_time()
         self.check()
         self.github.pass_time()
-        self._receive()
+        self.receive()
         self._work()
         self.check()
 
@@ -113,7 +113,7 @@ class World:
             assert self.clock.now() < end, f"not reached within {limit}\n{self.sight()}"
             self.tick()
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
         for delivery in self.github.arrived():
             self.store.write_deliveries([delivery])
             if delivery.fact is not None:
@@ -136,8 +136,12 @@ class World:
 
     def _advance_all(self, rows: list[tuple[str, str]]) -> None:
         for kind, key in rows:
-            with _sooner_or_later():
-                self.reconcilers.look_at(kind, key)
+            self.look_at(kind, key)
+
+    def look_at(self, kind: str, key: str) -> None:
+        """Let a worker look at one row."""
+        with _sooner_or_later():
+            self.reconcilers.look_at(kind, key)
 
     def _meanwhile(self) -> None:
         """What others do while a worker waits for an answer."""
@@ -145,7 +149,7 @@ class World:
             case 0:
                 self.hosts.pass_time()
             case 1:
-                self._receive()
+                self.receive()
                 self._advance_all(list(self.hints.taken())[:3])
             case _:
                 everything = self._everything()

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.fakes.world import Faults, World
+from tests.fakes.world import HOST, Faults, World
 from workers.domain.events import Happening
+from workers.domain.host import HostState
 from workers.domain.job import JobEnd, JobState, Rerun
 from workers.domain.migration import MigrationPhase
 from workers.domain.names import HostId, JobId
@@ -79,6 +80,161 @@ def test_a_job_whose_host_dies_without_a_notice_is_run_again_after_its_lock() ->
     runner = world.store.runners.get(row.runner_id) if row.runner_id else None
     assert runner is not None
     assert runner.state is RunnerState.GONE
+
+
+def test_the_end_may_be_told_before_the_loss_is_noticed() -> None:
+    """GitHub's word comes while the host is silent and the cloud has not said yet that it is gone."""
+    world = World()
+    (job,) = started(world)
+    world.cloud.kill(host_of(world, job))
+    world.clock.move(timedelta(minutes=11))  # and no worker has looked meanwhile
+    world.github.pass_time()
+    world.receive()
+    world.look_at("job", str(job))
+    assert [host.state for host in world.store.hosts.open()] == [HostState.READY]
+    row = world.store.jobs.get(job)
+    assert row is not None
+    assert (row.end, row.rerun) == (JobEnd.LOST, Rerun.ASKED)
+    world.until(world.is_quiet, 10 * MINUTE)
+    assert happened(world, Happening.RERUN_ASKED) == 1
+
+
+def test_a_job_that_fails_by_itself_is_not_run_again() -> None:
+    world = World()
+    (job,) = started(world)
+    remote = world.github.jobs[job]
+    assert remote.runner is not None
+    world.github.report(remote.runner.github_id, "failure")
+    world.until(lambda: not world.store.runners.open() and not world.store.jobs.open(), 3 * MINUTE)
+    assert len(world.github.jobs) == 1
+    assert happened(world, Happening.RERUN_ASKED) == 0
+
+
+def test_a_notice_buys_the_host_that_is_missing_and_the_runner_gets_there_in_time() -> None:
+    world = World(hosts_max=1)
+    (job,) = started(world)
+    source = host_of(world, job)
+    assert [host.id for host in world.store.hosts.open()] == [source]
+    world.cloud.take_back(source, 2 * MINUTE)
+    world.until(lambda: host_of(world, job) != source, 2 * MINUTE)
+    world.until(world.is_quiet, 10 * MINUTE)
+    assert len(world.github.jobs) == 1
+
+
+def test_when_a_target_fails_another_attempt_is_made_while_there_is_time() -> None:
+    world = World(ready_hosts=3)
+    (job,) = started(world)
+    source = host_of(world, job)
+    world.until(lambda: sum(host.state is HostState.READY for host in world.store.hosts.open()) == 3, 5 * MINUTE)
+    world.hosts.failures = 1.0
+    world.cloud.take_back(source, 2 * MINUTE)
+    world.until(lambda: happened(world, Happening.MIGRATION_ABORTED) >= 1, MINUTE)
+    world.hosts.failures = 0.0
+    world.until(lambda: host_of(world, job) != source, MINUTE)
+    targets = [row.target_id for row in world.store.migrations.rows.values()]
+    assert len(set(targets)) == 2, "the target that failed is not tried again at once"
+
+
+def test_the_relay_follows_the_commit_and_is_asked_again_until_it_has() -> None:
+    world = World(ready_hosts=2)
+    (job,) = started(world)
+    row = world.store.jobs.get(job)
+    assert row is not None
+    runner_id = row.runner_id
+    assert runner_id is not None
+    source = host_of(world, job)
+    world.cloud.take_back(source, 2 * MINUTE)
+    world.until(lambda: host_of(world, job) != source, 2 * MINUTE)
+    world.until(lambda: world.relay.table[runner_id].epoch == 2, timedelta(seconds=2))
+    target = world.store.hosts.get(host_of(world, job))
+    assert target is not None
+    assert world.relay.table[runner_id].host_address == target.address
+    assert happened(world, Happening.RELAY_POINTED) == 1
+
+
+def test_several_guests_leave_one_host_side_by_side() -> None:
+    world = World(ready_hosts=3)
+    jobs = started(world, 2)
+    world.until(lambda: sum(host.state is HostState.READY for host in world.store.hosts.open()) == 3, 5 * MINUTE)
+    source = host_of(world, jobs[0])
+    assert host_of(world, jobs[1]) == source, "runners are packed"
+    world.cloud.take_back(source, MINUTE)
+    world.until(lambda: source not in {host_of(world, job) for job in jobs}, MINUTE)
+    world.until(world.is_quiet, 10 * MINUTE)
+    assert len(world.github.jobs) == 2
+
+
+def test_without_any_hint_and_without_most_webhooks_the_sweep_finds_everything() -> None:
+    world = World(1, Faults(hints=1.0, deliveries=0.9))
+    for run_id in (1, 2, 3):
+        world.github.queue(run_id)
+    world.until(world.is_quiet, timedelta(minutes=30))
+    assert {world.github.conclusions(run_id)[0] for run_id in (1, 2, 3)} == {"success"}
+
+
+def test_a_job_whose_labels_nobody_serves_is_told_why_and_costs_nothing() -> None:
+    world = World()
+    job = world.github.queue(1, ("gpu",))
+    for _ in range(40):
+        world.tick()
+    row = world.store.jobs.get(job)
+    assert row is not None
+    assert row.unserved is not None
+    assert "spot-runner" in row.unserved
+    assert happened(world, Happening.JOB_UNSERVED) == 1
+    assert not world.store.hosts.rows
+
+
+def test_a_job_cancelled_while_it_waits_leaves_nothing_behind() -> None:
+    world = World()
+    job = world.github.queue(1)
+    world.until(lambda: _state(world, job) is JobState.QUEUED, MINUTE)
+    world.github.cancel(job)
+    world.until(lambda: _state(world, job) is JobState.CANCELLED, MINUTE)
+    world.until(world.is_given_back, 20 * MINUTE)
+    world.check_nothing_is_left()
+
+
+def test_a_sold_out_cloud_is_asked_again_until_it_sells() -> None:
+    world = World()
+    world.cloud.is_sold_out = True
+    world.github.queue(1)
+    for _ in range(400):
+        world.tick()
+    assert not world.cloud.alive()
+    assert len(world.store.hosts.open()) == 1
+    world.cloud.is_sold_out = False
+    world.until(world.is_quiet, 10 * MINUTE)
+
+
+def test_an_instance_that_nobody_asked_for_is_ended() -> None:
+    world = World()
+    leaked = HostId("spot-host-leaked")
+    world.cloud.launch(leaked, HOST, {"token": "none"})
+    world.until(lambda: not world.cloud.is_alive(leaked), MINUTE)
+
+
+def test_ready_hosts_stay_ready_and_others_are_given_back() -> None:
+    world = World(ready_hosts=1)
+    world.until(lambda: len(world.cloud.alive()) == 1, 2 * MINUTE)
+    started(world, 4)
+    assert len(world.cloud.alive()) == 2
+    world.until(lambda: world.is_quiet() and len(world.cloud.alive()) == 1, 30 * MINUTE)
+    for _ in range(1200):
+        world.tick()
+    assert len(world.cloud.alive()) == 1
+
+
+def test_no_attempt_is_asked_for_twice_when_several_jobs_of_a_run_are_lost() -> None:
+    world = World()
+    jobs = [world.github.queue(1) for _ in range(2)]
+    world.until(lambda: all(_state(world, job) is JobState.RUNNING for job in jobs), 2 * MINUTE)
+    assert host_of(world, jobs[0]) == host_of(world, jobs[1])
+    world.cloud.kill(host_of(world, jobs[0]))
+    world.until(lambda: world.github.attempt_of(1) == 2, 15 * MINUTE)
+    world.until(world.is_quiet, 10 * MINUTE)
+    assert world.github.attempt_of(1) == 2
+    assert world.github.conclusions(1) == ["success", "success"]
 
 
 ROUGH = Faults(unreachable=0.05, death=0.01, hints=0.2, deliveries=0.1, hosts=0.05)

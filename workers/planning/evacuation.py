@@ -23,6 +23,9 @@ from workers.planning.fleet import Fleet, is_open, minus
 MOVE_MARGIN: Final = timedelta(seconds=3)
 
 
+Tried = Mapping[RunnerId, tuple[HostId, ...]]
+
+
 @dataclass(frozen=True)
 class Move:
     """One runner and the host that it is to go to."""
@@ -31,25 +34,25 @@ class Move:
     target_id: HostId
 
 
-def moves_from(
-    source: Host, fleet: Fleet, now: datetime, tried: Mapping[RunnerId, HostId] | None = None
-) -> tuple[Move, ...]:
+def moves_from(source: Host, fleet: Fleet, now: datetime, tried: Tried | None = None) -> tuple[Move, ...]:
     """Choose a target for every busy runner that has none yet; who fits nowhere is left out.
 
-    `tried` says where each runner was sent last: that attempt has failed, so another target is better if there is one.
+    `tried` says where each runner was sent before, the last one last: those attempts have failed, so a target that was
+    never tried, or not for long, comes first.
     """
     if source.deadline_at is None or source.deadline_at - now < MOVE_MARGIN:
         return ()
     return tuple(_assigned(source, fleet, tried or {}))
 
 
-def _assigned(source: Host, fleet: Fleet, tried: Mapping[RunnerId, HostId]) -> Iterator[Move]:
+def _assigned(source: Host, fleet: Fleet, tried: Tried) -> Iterator[Move]:
     targets = sorted(_targets(source, fleet), key=lambda host: (fleet.left(host).memory_mib, host.id))
     rooms: dict[HostId, Shape] = {host.id: fleet.left(host) for host in targets}
     for runner in sorted(fleet.runners_of(source.id), key=lambda one: (one.shape.memory_mib, one.id)):
         fitting = [key for key, left in rooms.items() if fits(runner.shape, left)]
         if needs_move(runner) and fitting:
-            target = min(fitting, key=lambda key: tried.get(runner.id) == key)
+            before = tried.get(runner.id, ())
+            target = min(fitting, key=lambda key: before.index(key) if key in before else -1)
             rooms[target] = minus(rooms[target], runner.shape)
             yield Move(runner.id, target)
 

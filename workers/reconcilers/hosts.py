@@ -53,7 +53,9 @@ class Hosts:
     ) -> None:
         self._store, self._cloud, self._hints, self._clock = store, cloud, hints, clock
         self._buyer, self._policy, self._token = buyer, policy, token
-        self._tried: dict[RunnerId, HostId] = {}  # forgotten at a restart, which may cost one more failed attempt
+        self._tried: dict[
+            RunnerId, tuple[HostId, ...]
+        ] = {}  # forgotten at a restart, which may cost one more failed attempt
 
     def due(self) -> Sequence[HostId]:
         """Return every host that is not TERMINATED."""
@@ -188,6 +190,7 @@ class Hosts:
         fleet = self._buyer.fleet()
         runners = fleet.runners_of(source.id)
         self._hints.look_at("runner", *(one.id for one in runners if one.state is not RunnerState.BUSY))
+        self._tried = {one.id: self._tried[one.id] for one in fleet.runners if one.id in self._tried}
         moves = moves_from(source, fleet, self._clock.now(), self._tried)
         for move in moves:
             with patience("runner", move.runner_id):
@@ -213,7 +216,8 @@ class Hosts:
                 detail={"source": source.id, "target": move.target_id},
             )
             lease.write(replace(runner, migration_id=name), row, event)
-        self._tried[move.runner_id] = move.target_id
+        before = [target for target in self._tried.get(move.runner_id, ()) if target != move.target_id]
+        self._tried[move.runner_id] = (*before, move.target_id)
         self._hints.look_at("migration", name)
 
     def _event(self, happening: Happening, host: Host, **detail: str | None) -> Event:

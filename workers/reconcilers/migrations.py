@@ -114,9 +114,14 @@ class Migrations:
             self._decide(seen.row, after, Happening.MIGRATION_ABORTED, reason=reason)
 
     def _pass_on(self, row: Migration) -> None:
-        """What has ended may leave a guest to be moved again, or a host with nothing left on it."""
+        """What has finished leaves a host with less on it, and a runner may have waited for the end.
+
+        After an abort the source is looked at when the watch does so, within a second: what fails at once would
+        otherwise be tried again at once, and again.
+        """
+        if row.phase is MigrationPhase.FINISHED:
+            self._hints.look_at("host", row.source_id)
         if row.phase in MIGRATION.last:
-            self._hints.look_at("host", row.source_id, row.target_id)
             self._hints.look_at("runner", row.runner_id)
 
     def _decide(

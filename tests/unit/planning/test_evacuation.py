@@ -56,12 +56,13 @@ def test_no_move_begins_that_cannot_end_in_time() -> None:
     assert moves(a_host("b"), source=replace(SOURCE, deadline_at=None)) == ()
 
 
-def test_a_target_that_has_just_failed_is_taken_only_if_there_is_no_other() -> None:
-    tried = {RunnerId("r"): HostId("b")}
-    fleet = Fleet((SOURCE, a_host("b"), a_host("c")), (a_runner(),))
-    assert [move.target_id for move in moves_from(SOURCE, fleet, NOW, tried)] == ["c"]
+def test_targets_that_have_failed_come_last_the_latest_of_all() -> None:
+    fleet = Fleet((SOURCE, a_host("b"), a_host("c"), a_host("d")), (a_runner(),))
+    for before, target in (("", "b"), ("b", "c"), ("bc", "d"), ("bcd", "b"), ("cdb", "c")):
+        tried = {RunnerId("r"): tuple(HostId(name) for name in before)}
+        assert [move.target_id for move in moves_from(SOURCE, fleet, NOW, tried)] == [target], before
     alone = Fleet((SOURCE, a_host("b")), (a_runner(),))
-    assert [move.target_id for move in moves_from(SOURCE, alone, NOW, tried)] == ["b"]
+    assert [move.target_id for move in moves_from(SOURCE, alone, NOW, {RunnerId("r"): (HostId("b"),)})] == ["b"]
 
 
 @given(
