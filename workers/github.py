@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from github import Auth, Github, GithubException
 from github.Requester import Requester
 from requests import RequestException
 
-from workers.domain.errors import Refused, RunnerBusy, SpotError, Throttled, TryLater, Unreachable
+from workers.domain.errors import BadInput, Refused, RunnerBusy, SpotError, Throttled, TryLater, Unreachable
 from workers.domain.names import JobId
 from workers.ports import JobSeen, Registration
 
@@ -28,6 +31,7 @@ TIMEOUT_S: Final = 10
 # GitHub tells these two apart from a missing permission by their text alone.
 STILL_RUNNING: Final = "already running"
 RATE_LIMIT: Final = "rate limit"
+BAD_KEY: Final = "the GitHub App's private key is of no use (generate one in the App's settings)"
 
 Json = dict[str, Any]
 
@@ -36,7 +40,8 @@ class AppGitHub:
     """`workers.ports.GitHub` for one App; every thread has connections and tokens of its own."""
 
     def __init__(self, url: str, app_id: int, private_key_pem: str) -> None:
-        """`url` is the API's root, without a slash at its end."""
+        """`url` is the API's root, without a slash at its end. Raises `BadInput` for a key that cannot sign."""
+        require_key(private_key_pem)
         self._login = Auth.AppAuth(app_id, private_key_pem)
         self._options: Json = {
             "base_url": url,
@@ -143,6 +148,16 @@ class AppGitHub:
             if error.status == HTTPStatus.UNAUTHORIZED:
                 self._mine.__dict__.get("clients", {}).pop(installation_id, None)
             raise_ours(error, doing)
+
+
+def require_key(pem: str) -> None:
+    """Refuse what is not an App's key before anything is asked with it."""
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadInput(f"{BAD_KEY}: it cannot be read as a PEM private key without a password") from error
+    if not isinstance(key, RSAPrivateKey):
+        raise BadInput(f"{BAD_KEY}: it is not an RSA key")
 
 
 def raise_ours(error: GithubException, doing: str) -> NoReturn:

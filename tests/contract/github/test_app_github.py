@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contract.github.places import APP_ID, Place, PlayedRunner, app_key, free_port
-from workers.domain.errors import Refused, Throttled, Unreachable
+from workers.domain.errors import BadInput, Refused, Throttled, Unreachable
 from workers.domain.names import JobId
 from workers.github import AppGitHub
 
@@ -74,6 +77,26 @@ def test_a_key_that_is_not_the_apps_is_refused(place: Place) -> None:
     github = AppGitHub(place.url, APP_ID + 1, app_key()[0])
     with pytest.raises(Refused):
         github.job(place.installation, place.repository, JobId(4))
+
+
+def elliptic_key() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(*form).decode()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(lambda: "", id="empty"),
+        pytest.param(lambda: "nonsense", id="no PEM"),
+        pytest.param(lambda: app_key()[1], id="the public half"),
+        pytest.param(elliptic_key, id="not RSA"),
+    ],
+)
+def test_a_key_that_cannot_sign_is_refused_before_anything_is_asked(key: Callable[[], str]) -> None:
+    with pytest.raises(BadInput, match="private key is of no use"):
+        AppGitHub("http://127.0.0.1:1", APP_ID, key())
 
 
 def test_one_token_serves_all_calls_of_a_thread(place: Place) -> None:
