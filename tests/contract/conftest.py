@@ -8,6 +8,7 @@ from sqlalchemy import create_engine
 
 from tests.contract.postgresql import running_server, why_not
 from tests.contract.store_rows import ManualClock, WholeStore
+from tests.fakes.store import MemoryStore
 from workers.store.repository import SqlStore, open_store
 
 
@@ -51,9 +52,12 @@ def sql_store(store_url: str, clock: ManualClock) -> Iterator[SqlStore]:
     opened.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Iterator[WholeStore]:
-    """The store on each of its databases: both keep the same promises."""
+    """The store in memory that simulations use and the real one on each database: all keep the same promises."""
+    if request.param == "memory":
+        yield MemoryStore(clock)
+        return
     opened = open_store(empty_database(request.param, request, tmp_path), clock)
     yield opened
     opened.close()
