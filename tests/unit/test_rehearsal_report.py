@@ -67,8 +67,8 @@ def moved(phase: MigrationPhase = MigrationPhase.FINISHED) -> Migration:
         "completed_at": SENT_AT + 30.010,
         "commit_read_at": SENT_AT + 30.018,
         "resumed_at": SENT_AT + 30.025,
-        "memory_mib": 210.5,
-        "disk_mib": 130.0,
+        "memory_mib_sent": 210.5,
+        "disk_mib_sent": 130.0,
     }
     row = Migration(MOVE, RUNNER, SOURCE, TARGET, phase, epoch=2, planned_at=at(27), deadline_at=at(87))
     return replace(row, figures=measured)

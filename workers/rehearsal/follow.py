@@ -96,7 +96,7 @@ def told(event: Event) -> Text:
         "move": str(event.migration_id or "a move"),
     }
     line = sentence(SENTENCES[event.happening], **names)
-    rest = [f"{name} {_short(value)}" for name, value in event.detail.items() if name != "host" and _says(value)]
+    rest = [f"{name} {_short(value)}" for name, value in event.detail.items() if _is_told(name) and _says(value)]
     return line.append(f"  {', '.join(rest)}", style="dim") if rest else line
 
 
@@ -106,6 +106,11 @@ def sentence(template: str, **names: str) -> Text:
     for part in template.replace("}", "{").split("{"):
         line.append(names[part], style=STYLES.get(part, "bold")) if part in names else line.append(part)
     return line
+
+
+def _is_told(name: str) -> bool:
+    """The host stands in the sentence already, and moments say nothing to a person as Unix times."""
+    return name != "host" and not name.endswith("_at")
 
 
 def _says(value: object) -> bool:

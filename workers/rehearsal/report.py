@@ -199,8 +199,8 @@ def _migration(seen: Seen, row: Migration, figures: Json) -> Json:
         "commit_ms": _span_ms(measured.get("completed_at"), measured.get("commit_read_at")),
         "guest_gap_ms": None if beat is None or paused_at is None else gaps.around(beat, paused_at),
         "guest_gap_baseline_ms": None if beat is None else gaps.baseline(beat, pauses),
-        "memory_mib_sent": measured.get("memory_mib"),
-        "disk_mib_sent": measured.get("disk_mib"),
+        "memory_mib_sent": measured.get("memory_mib_sent"),
+        "disk_mib_sent": measured.get("disk_mib_sent"),
     }
 
 
