@@ -14,7 +14,7 @@ from workers.domain.errors import BadPackage
 from workers.domain.host_class import HostClass
 from workers.domain.names import PackageDigest
 from workers.host.acceleration import Choice, choose_acceleration, cpu_model, measure_host_class
-from workers.host.machine import Machine
+from workers.host.machine import Machine, memory_short_kib
 from workers.host.manifest import FORMAT, Entry, Kernel, Manifest, RunnerProgram
 from workers.host.packages import PackageShelf, locked
 from workers.host.recipe import Recipe
@@ -22,7 +22,7 @@ from workers.host.rootfs import Disk, digest, made_disk
 from workers.host.template import Template
 
 # Raised when this module makes something else out of the same inputs.
-EDITION: Final = 1
+EDITION: Final = 2
 
 Progress = Callable[[str], None]
 
@@ -84,6 +84,7 @@ def _machine(recipe: Recipe, host_class: HostClass) -> Machine:
         cpu=cpu_model(host_class.acceleration),
         vcpus=wanted.vcpus,
         memory_mib=wanted.memory_mib,
+        memory_short_kib=memory_short_kib(host_class.acceleration),
     )
 
 

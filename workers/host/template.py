@@ -41,6 +41,7 @@ class Template:
         """Boot, settle and stop the guest; `devices` are there afterwards. Returns the seconds that the boot took."""
         run(["cp", "--sparse=always", "--reflink=auto", str(self.disk.disk), str(self.work / "disk")])
         (self.work / "config").write_bytes(CONFIG)
+        self._make_memory()
         boot = LinuxBoot(self.disk.kernel, self.disk.initrd, self.command_line)
         wiring = Wiring(TemplateMemory(self.work / "memory"), RawDisk(self.work / "disk"), boot)
         async with _booted(self.machine, wiring, self.work) as (qemu, guest, boot_s):
@@ -52,6 +53,12 @@ class Template:
             finally:
                 os.close(state)
         return boot_s
+
+    def _make_memory(self) -> None:
+        """Make the file whole; the guest may have a little less than its machine is said to have."""
+        memory = self.work / "memory"
+        memory.touch(mode=0o600)
+        os.truncate(memory, self.machine.memory_mib << 20)
 
     @property
     def devices(self) -> Mapping[str, Path]:
