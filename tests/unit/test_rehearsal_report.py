@@ -11,8 +11,8 @@ import pytest
 from workers.domain.events import Event, Happening
 from workers.domain.migration import Migration, MigrationPhase
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
-from workers.rehearsal.job.end import MARK
-from workers.rehearsal.report import Seen, Verdict, report, verdict
+from workers.rehearsal.job.end import LINE_MAX, lines_of
+from workers.rehearsal.report import Seen, Verdict, figures_of, report, verdict
 
 Json = dict[str, Any]
 
@@ -43,7 +43,7 @@ def figures(*, gap_at: float | None = None, clock_lost_ms: float = 0.0) -> Json:
 
 
 def attempt(number: int = 7, conclusion: str = "success", starts: int = 1, said: Json | None = None) -> Json:
-    log = [{"text": "cloning"}] + ([{"text": f"{MARK} {json.dumps(said)}"}] if said else [])
+    log = [{"text": line} for line in ("cloning", *(lines_of(said) if said else []), "bye")]
     return {
         "id": number,
         "conclusion": conclusion,
@@ -146,6 +146,14 @@ def test_a_job_without_figures_has_nothing_to_boast_of() -> None:
     job = report(seen(attempt(conclusion="failure")))["jobs"][0]
     assert job["connection"] == {"survived": False, "longest_gap_ms": None, "lost_messages": None}
     assert job["disk_sha256_ok"] is False
+
+
+def test_figures_that_need_many_lines_are_read_whole() -> None:
+    said = figures(gap_at=30.0)
+    said["connection"]["clock_offsets_ms"] *= 20
+    assert len(lines_of(said)) > 3
+    assert max(map(len, lines_of(said))) < LINE_MAX + 100
+    assert figures_of(attempt(said=said)) == said
 
 
 def test_an_aborted_move_is_not_reported_as_one() -> None:

@@ -127,11 +127,10 @@ def _steps_rerun(attempts: Sequence[Json]) -> int:
 
 def figures_of(attempt: Json) -> Json:
     """Return what the job itself has measured; empty if it did not come so far."""
-    for line in attempt.get("log", ()):
-        if line["text"].startswith(f"{MARK} "):
-            found: Json = json.loads(line["text"].removeprefix(MARK))
-            return found
-    return {}
+    texts = [line["text"] for line in attempt.get("log", ())]
+    whole = "".join(text.removeprefix(f"{MARK} ") for text in texts if text.startswith(f"{MARK} "))
+    found: Json = json.loads(whole) if whole else {}
+    return found
 
 
 # ---------------------------------------------------------------- from the webhook to the first step
