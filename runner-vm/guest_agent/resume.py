@@ -9,11 +9,11 @@ before the address has changed speaks in another's name.
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from guest_agent.netlink import Address, bring_up
@@ -56,7 +56,7 @@ def after_resume(reason: str, told: dict[str, Any]) -> dict[str, float]:
     reseed(bytes.fromhex(identity.seed))
     step = set_clock(identity.now)
     take_name(identity.machine_id, identity.hostname)
-    Path(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6").write_text("1")
+    _write(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6", "1")
     bring_up(INTERFACE, identity.address)
     return {"clock_step_s": step}
 
@@ -65,9 +65,12 @@ def reseed(seed: bytes) -> None:
     """Make the kernel's random numbers this guest's own; `seed` comes from the host and is used once."""
     if len(seed) != SEED_SIZE:
         raise ValueError(f"a seed has {SEED_SIZE} bytes")
-    with Path("/dev/urandom").open("wb") as random:
+    random = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
+    try:
         fcntl.ioctl(random, RNDADDENTROPY, entropy(seed))
         fcntl.ioctl(random, RNDRESEEDCRNG)
+    finally:
+        os.close(random)
 
 
 def entropy(seed: bytes) -> bytes:
@@ -82,10 +85,19 @@ def set_clock(now: float) -> float:
     return step
 
 
-def take_name(machine_id: str, hostname: str, root: Path = Path("/")) -> None:
+def take_name(machine_id: str, hostname: str, root: str = "/") -> None:
     """Write the machine id and the host name where programs look for them."""
-    (root / "etc/machine-id").write_text(f"{machine_id}\n")
-    (root / "etc/hostname").write_text(f"{hostname}\n")
-    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n")
-    if root == Path("/"):
+    _write(f"{root}/etc/machine-id", f"{machine_id}\n")
+    _write(f"{root}/etc/hostname", f"{hostname}\n")
+    _write(f"{root}/etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n")
+    if root == "/":
         socket.sethostname(hostname)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file by bare system calls: what is code here has to be translated first, while the host waits."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)

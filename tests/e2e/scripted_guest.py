@@ -32,7 +32,7 @@ from workers.host.rootfs import Disk
 from workers.host.template import Template
 
 KEPT = Path("/var/cache/spot-runner/scripted")
-LIMIT_S = 90.0
+LIMIT_S = 240.0
 COMMAND_FILE = "/opt/spot-runner/runner.json"
 COMMAND = ["/usr/bin/python3", "-c", "import os; exec(os.environ['ACTIONS_RUNNER_INPUT_JITCONFIG'])"]
 
@@ -138,5 +138,6 @@ def _found(console: Path) -> dict[str, Any]:
         if marker and "\n" in rest:
             found: dict[str, Any] = json.loads(rest.partition("\n")[0])
             return found
+        assert "Traceback" not in text, text[-800:]
         pause.wait(0.05)
     raise AssertionError(f"the script printed nothing within {LIMIT_S} s; console: {console.read_text()[-800:]}")

@@ -45,7 +45,7 @@ def test_an_identity_with_a_field_too_many_or_too_few_is_refused() -> None:
 def test_names_are_written_where_programs_look_for_them(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
 
-    take_name("ab" * 16, "spot-runner-7", root=tmp_path)
+    take_name("ab" * 16, "spot-runner-7", root=str(tmp_path))
 
     assert (tmp_path / "etc/machine-id").read_text() == "ab" * 16 + "\n"
     assert (tmp_path / "etc/hostname").read_text() == "spot-runner-7\n"
