@@ -133,10 +133,10 @@ class TestDecisions:
         self, processes: Executor, sql_store: SqlStore, store_url: str
     ) -> None:
         rows = paused(sql_store, ROUNDS)
-        with multiprocessing.Manager() as manager:
+        with multiprocessing.Manager() as shared:
             deciding = [
                 processes.submit(decide_all, store_url, rows, phase, together)
-                for together in [manager.Barrier(2)]
+                for together in [shared.Barrier(2)]
                 for phase in (P.COMMITTED, P.ABORTED)
             ]
             heard = [future.result(WAIT_S) for future in deciding]

@@ -140,12 +140,12 @@ def test_other_calls_are_refused_with_a_sentence(client: FlaskClient, method: st
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-@given(data=st.data())
+@given(drawing=st.data())
 def test_any_order_with_any_doubles_leaves_each_delivery_once(
-    tmp_path: Path, client: FlaskClient, store: SqlStore, data: st.DataObject
+    tmp_path: Path, client: FlaskClient, store: SqlStore, drawing: st.DataObject
 ) -> None:
     before = set(kept_guids(tmp_path))
-    sent = data.draw(st.lists(st.sampled_from([f"guid-{number}" for number in range(5)]), max_size=12))
+    sent = drawing.draw(st.lists(st.sampled_from([f"guid-{number}" for number in range(5)]), max_size=12))
     for guid in sent:
         assert post(client, *signed("workflow_job", QUEUED, guid)) == 202
     kept = kept_guids(tmp_path)

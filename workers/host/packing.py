@@ -77,8 +77,8 @@ def _chunks(device: int, size: int) -> Iterator[bytes]:
     """Yield the file, hole by hole and piece by piece, and the zeros behind it."""
     at = 0
     while at < size:
-        data = _data_after(device, at, size)
-        chunk = ZEROS[: data - at] if data > at else os.pread(device, MIB, at)
+        filled_at = _data_after(device, at, size)
+        chunk = ZEROS[: filled_at - at] if filled_at > at else os.pread(device, MIB, at)
         yield chunk
         at += len(chunk)
     yield bytes(-size % MIB)

@@ -46,8 +46,8 @@ class Codec(Generic[T]):
 
     def changes(self, before: T, after: T) -> dict[str, Any]:
         """Return the columns that must change so that `before` becomes `after`."""
-        old, new = self.columns(before), self.columns(after)
-        return {name: value for name, value in new.items() if value != old[name]}
+        old = self.columns(before)
+        return {name: value for name, value in self.columns(after).items() if value != old[name]}
 
     def row(self, columns: RowMapping | Columns) -> T:
         """Return the row that these columns hold; columns that are no field are left out."""
