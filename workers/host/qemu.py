@@ -111,9 +111,13 @@ class Qemu:
 
     async def release(self) -> None:
         """Let go of the monitor and leave QEMU running, for the next daemon to adopt."""
-        asyncio.get_running_loop().remove_reader(self._pidfd)
+        if not self.ended.done():
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
         await self._disconnect()
-        os.close(self._pidfd)
+        if self._child is not None:
+            # Else its collection warns of a child that nobody waited for, which is what we want here.
+            self._child.returncode = 0
 
     async def execute(
         self,

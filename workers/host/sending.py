@@ -183,6 +183,7 @@ class Sending(Move):
         return await self._attempt(self._start_mirror())
 
     async def _start_mirror(self) -> None:
+        await self.microvm.eased()
         with readable_keys(self.microvm.parts.identity, self.microvm.directory, self.microvm.user) as keys:
             await load_keys(self.microvm.qemu, keys, "client")
         await self._outgoing().start_mirror()

@@ -1,0 +1,336 @@
+"""Hosts with real engines in namespaces of their own, and rows that decide by the domain's own functions.
+
+control plane = `Rows`, in this process;  host = namespace + event loop in a thread + Engine + HostNetwork
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyroute2 import netns
+
+from tests.integration.wires import Place, Site
+from workers.domain.errors import Unreachable
+from workers.domain.messages import BootOrder, GuestRunnerState, MoveOrder, RowView, RunnerReport, Word
+from workers.domain.migration import (
+    MIGRATION,
+    Migration,
+    MigrationPhase,
+    Ports,
+    Said,
+    aborted,
+    decide,
+    may_pause,
+    seen,
+)
+from workers.domain.names import HostId, MigrationId, RunnerId, guest_address, host_id, migration_id, runner_id
+from workers.domain.runner import Shape
+from workers.host.engine import Engine, EngineParts
+from workers.host.guest import GuestChannel
+from workers.host.microvm import Microvm
+from workers.host.network import HostNetwork
+from workers.host.packages import PackageShelf, Unpacked
+from workers.identity import Authority, Leaf, make_csr, write_leaf
+
+T = TypeVar("T")
+LIMIT_S = 90.0
+RELAY = "10.90.0.3"
+STORE = Path("/var/cache/spot-runner/packages")
+CACHE = Path("/var/cache/spot-runner/unpacked")
+END_OF_MOVE = frozenset({MigrationPhase.FINISHED, MigrationPhase.ABORTED})
+
+
+def eventually(condition: Callable[[], T], what: str, limit_s: float = LIMIT_S) -> T:
+    """Wait for a condition that nothing announces; return what it says."""
+    end, pause = time.monotonic() + limit_s, threading.Event()
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
+        pause.wait(0.02)
+    return value
+
+
+class Rows:
+    """The control plane's rows: one lock, the domain's own decisions, and whatever trouble a test wants."""
+
+    def __init__(self) -> None:
+        self._rows: dict[MigrationId, Migration] = {}
+        self._changed = threading.Condition()
+        self.words: list[tuple[HostId, Said]] = []
+        self.lost: set[Said] = set()
+        """Words that never arrive."""
+        self.unanswered: set[Said] = set()
+        """Words whose answer is lost if they changed the row, and with it the host's way to the control plane."""
+        self.deaf: set[HostId] = set()
+        """Hosts that cannot reach the control plane at all."""
+        self.figures: dict[str, float] = {}
+
+    def add(self, row: Migration) -> None:
+        with self._changed:
+            self._rows[row.id] = row
+
+    def get(self, key: MigrationId) -> Migration:
+        with self._changed:
+            return self._rows[key]
+
+    def of(self, runner: RunnerId) -> list[Migration]:
+        with self._changed:
+            return [row for row in self._rows.values() if row.runner_id == runner]
+
+    def change(self, key: MigrationId, change: Callable[[Migration], Migration]) -> Migration:
+        with self._changed:
+            self._rows[key] = change(self._rows[key])
+            self._changed.notify_all()
+            return self._rows[key]
+
+    def abort(self, key: MigrationId) -> Migration:
+        return self.change(key, lambda row: aborted(row, "the test wants it so", source_is_gone=False))
+
+    def enter(self, key: MigrationId, phase: MigrationPhase, ports: Ports | None = None) -> None:
+        self.change(key, lambda row: replace(row, phase=MIGRATION.move(row.phase, phase), ports=ports or row.ports))
+
+    def wait(self, key: MigrationId, *phases: MigrationPhase, limit_s: float = LIMIT_S) -> Migration:
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: self._rows[key].phase in phases, limit_s)
+            assert arrived, f"{self._rows[key]} is not {phases} after {limit_s} s; words: {self.words}"
+            return self._rows[key]
+
+    def hear(self, host: HostId, key: MigrationId, said: Said | None, word: Word | None) -> RowView:
+        if host in self.deaf or said in self.lost:
+            raise Unreachable("the test's wire is cut")
+        now = datetime.now(UTC)
+        with self._changed:
+            row = self._rows[key]
+            role = row.role_of(host)
+            assert role is not None, f"{host} has no part in {key}"
+            row = seen(row, role, now)
+            if said is not None and word is not None:
+                assert word.epoch == row.epoch
+                self.words.append((host, said))
+                self.figures.update(word.figures)
+                row = decide(row, role, said, now)
+            has_won = row.phase is not self._rows[key].phase
+            self._rows[key] = row
+            self._changed.notify_all()
+        if has_won and said in self.unanswered:
+            self.deaf.add(host)
+            raise Unreachable("the test's wire lost the answer, and is cut from then on")
+        return RowView(row.phase, row.epoch, may_pause(row, now), (row.deadline_at - now).total_seconds())
+
+
+@dataclass(frozen=True)
+class RowClient:
+    """One host's way to the rows."""
+
+    rows: Rows
+    host: HostId
+
+    async def row(self, migration_id: MigrationId) -> RowView:
+        return self.rows.hear(self.host, migration_id, None, None)
+
+    async def say(self, migration_id: MigrationId, said: Said, word: Word) -> RowView:
+        return self.rows.hear(self.host, migration_id, said, word)
+
+
+class Inside:
+    """An event loop in a thread in a namespace, as a daemon's is in its process."""
+
+    def __init__(self, namespace: str) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(namespace,), name=f"inside {namespace}")
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T], limit_s: float = LIMIT_S) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(limit_s)
+
+    def end(self) -> None:
+        self.run(self.loop.shutdown_default_executor())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(LIMIT_S)
+        self.loop.close()
+
+    def _run(self, namespace: str) -> None:
+        netns.setns(namespace)
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+
+@dataclass
+class EngineHost:
+    """One host; `restart` is what a crash of its daemon looks like to everything else."""
+
+    id: HostId
+    address: str
+    place: Place
+    parts: EngineParts
+    inside: Inside
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = self.inside.run(self._open())
+
+    def restart(self) -> None:
+        """Forget everything that is not on disk, then adopt."""
+        self.let_go()
+        self.take_up()
+
+    def let_go(self) -> None:
+        self.inside.run(self.engine.release())
+
+    def take_up(self) -> None:
+        self.engine = self.inside.run(self._open())
+
+    def microvm(self, runner: RunnerId) -> Microvm:
+        return self.engine._microvms[runner]
+
+    def report(self, runner: RunnerId) -> RunnerReport | None:
+        return next((report for report in self.engine.reports() if report.runner_id == runner), None)
+
+    def pid(self, runner: RunnerId) -> int:
+        return self.microvm(runner).qemu.name.pid
+
+    def call(self, runner: RunnerId, function: str, *args: object) -> Any:  # noqa: ANN401 - as the guest says
+        return self.inside.run(self.microvm(runner).call(function, *args, limit_s=30.0))
+
+    def wait_ended(self, runner: RunnerId, limit_s: float = LIMIT_S) -> int | None:
+        """Wait until the guest's runner program has ended; return its exit code."""
+        report = eventually(lambda: self._ended(runner), f"{runner}'s program has ended", limit_s)
+        return None if report is None else report.exit_code
+
+    def _ended(self, runner: RunnerId) -> RunnerReport | None:
+        report = self.report(runner)
+        return report if report is not None and report.guest is GuestRunnerState.ENDED else None
+
+    def end(self) -> None:
+        async def stop_all() -> None:
+            for report in self.engine.reports():
+                move = self.engine._moves.get(report.runner_id)
+                if move is not None:
+                    await move.leave()
+                await self.engine._microvms[report.runner_id].wipe()
+
+        self.inside.run(stop_all())
+        self.inside.end()
+        shutil.rmtree(self.parts.home, ignore_errors=True)
+
+    async def _open(self) -> Engine:
+        engine = Engine(self.parts)
+        await engine.adopt()
+        return engine
+
+
+class Rig:
+    """Some hosts on one underlay, and the rows between them."""
+
+    def __init__(self, unpacked: Unpacked, names: tuple[str, ...] = ("a", "b")) -> None:
+        self.unpacked = unpacked
+        self.rows = Rows()
+        # Short, since a unix socket's path must be.
+        self.home = Path(tempfile.mkdtemp(prefix="h6.", dir="/tmp"))
+        self.home.chmod(0o711)
+        self.authority = Authority.open(self.home / "ca")
+        self._site = Site(f"h6e{os.getpid()}")
+        self.hosts: dict[str, EngineHost] = {}
+        try:
+            for place, name in enumerate(names):
+                self.hosts[name] = self._add(name, f"10.90.0.{16 + place}")
+        except BaseException:
+            self.end()
+            raise
+
+    def __getitem__(self, name: str) -> EngineHost:
+        return self.hosts[name]
+
+    def identity(self, name: HostId, address: str) -> Path:
+        directory = self.home / name / "identity"
+        key, request = make_csr(name)
+        leaf = Leaf(self.authority.host_certificate(request, name, address), key)
+        write_leaf(directory, leaf, self.authority.control_ca, self.authority.hosts_ca)
+        return directory
+
+    def order(self, number: int = 0, epoch: int = 1) -> BootOrder:
+        machine = self.unpacked.manifest.machine
+        shape = Shape(machine.vcpus, machine.memory_mib, self.unpacked.manifest.disk_mib)
+        name = runner_id(f"{os.getpid()}-{number}")
+        return BootOrder(name, epoch, number, self.unpacked.digest, shape, guest_address(number))
+
+    def plan(self, order: BootOrder, source: str, target: str, attempt: int = 1, seconds: float = 60.0) -> Migration:
+        now = datetime.now(UTC)
+        row = Migration(
+            id=migration_id(f"{order.number}-{attempt}"),
+            runner_id=order.runner_id,
+            source_id=self[source].id,
+            target_id=self[target].id,
+            phase=MigrationPhase.PLANNED,
+            epoch=order.epoch + 1,
+            planned_at=now,
+            deadline_at=now + timedelta(seconds=seconds),
+        )
+        self.rows.add(row)
+        return row
+
+    def begin(self, order: BootOrder, source: str, target: str, attempt: int = 1, seconds: float = 60.0) -> Migration:
+        """Do what the reconciler does until the source has its order."""
+        row = self.plan(order, source, target, attempt, seconds)
+        self.rows.enter(row.id, MigrationPhase.RECEIVING)
+        moved = replace(order, epoch=row.epoch)
+        to_target = MoveOrder(row.id, moved, self[source].id, self[source].address, seconds, row.epoch - 1)
+        ports = self[target].inside.run(self[target].engine.receive(to_target))
+        self.rows.enter(row.id, MigrationPhase.COPYING, ports)
+        to_source = replace(to_target, peer=self[target].id, peer_address=self[target].address, ports=ports)
+        self[source].inside.run(self[source].engine.send(to_source))
+        return self.rows.get(row.id)
+
+    def settle(self, runner: RunnerId) -> None:
+        """Wait until no host has anything undecided about this runner."""
+        hosts = self.hosts.values()
+        eventually(lambda: all(runner not in host.engine._moves for host in hosts), f"{runner} is settled")
+
+    def end(self) -> None:
+        for host in self.hosts.values():
+            host.end()
+        self._site.remove()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _add(self, name: str, address: str) -> EngineHost:
+        key = host_id(f"{os.getpid()}-{name}")
+        place = self._site.add(name, eth0=f"underlay {address}/24")
+        network = HostNetwork(address, RELAY)
+        place.call(network.prepare)
+        parts = EngineParts(
+            host_id=key,
+            address=address,
+            home=self.home / key / "engine",
+            identity=self.identity(key, address),
+            shelf=_Shelf(self.unpacked),
+            network=network,
+            control=RowClient(self.rows, key),
+            connect_guest=GuestChannel.connect,
+        )
+        return EngineHost(key, address, place, parts, Inside(place.name))
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """Holds one package that is unpacked already."""
+
+    held: Unpacked
+
+    def unpacked(self, digest: str) -> Unpacked:
+        assert digest == self.held.digest
+        return self.held
+
+
+def runner_package() -> Unpacked:
+    """The package that runners start from; `spot-runner package build debian-12` makes it."""
+    shelf = PackageShelf(STORE, CACHE)
+    return shelf.unpacked(shelf.named("debian-12"))
