@@ -169,6 +169,31 @@ def test_without_the_filter_the_same_frame_would_be_heard(world: World, kind: st
         assert [each for each in heard_until(tap, last) if MARK in each]
 
 
+def test_behind_a_broken_filter_the_bridge_still_keeps_guests_apart(world: World) -> None:
+    """The bridge neither carries frames between guests nor learns where somebody claims to be."""
+    a = world.host_a
+    a.call(wires.run, "nft", "delete", "table", "netdev", "spot_tap0")
+    try:
+        last = os.urandom(16)
+        with closing(a.sniff("vx-relay")) as uplink, closing(world.neighbour.place.sniff("eth0")) as neighbour:
+            for kind in ("to the neighbour's MAC", "ARP answer to the neighbour", "broadcast", "multicast"):
+                world.me.send_frame(HOSTILE[kind])
+            world.me.send_frame(HOSTILE["foreign MAC"])
+            world.me.send_frame(frame(ME, INTERNET, last))
+            heard_until(uplink, last)
+            assert not [each for each in drain(neighbour) if MARK in each]
+        assert NEIGHBOUR.mac not in run_in(a, "bridge", "fdb", "show", "brport", "tap0")
+        with echo_server(world.internet, INTERNET, 7003):
+            world.neighbour.place.connect(INTERNET, 7003).close()
+    finally:
+        assert a.call(world.network_a.adopt) == {0, 1}
+    test_a_hostile_frame_leaves_its_tap_for_nowhere(world, "broadcast")
+
+
+def run_in(place: Place, *command: str) -> str:
+    return place.call(wires.run, *command)
+
+
 def test_a_flood_of_arp_is_cut(world: World) -> None:
     last = os.urandom(16)
     question = ether(ME.mac, BROADCAST, 0x0806, arp(ME.mac, ME.ip, GATEWAY) + MARK)

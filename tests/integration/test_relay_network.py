@@ -287,6 +287,17 @@ def test_a_forbidden_network_is_refused_and_the_rest_of_its_bridge_is_not(world:
         assert len(callers) == 1
 
 
+def test_a_private_network_behind_the_public_interface_is_closed_too(world: World) -> None:
+    guest = world.guest_on(world.a, 42)
+    world.internet.ip("address", "add", "192.168.77.1/32", "dev", "lo")
+    world.relay.ip("route", "add", "192.168.77.0/24", "via", INTERNET)
+    with echo_server(world.internet, "192.168.77.1", 8080) as callers:
+        world.relay.connect("192.168.77.1", 8080).close()
+        with pytest.raises(OSError):  # noqa: PT011  told at once that it is prohibited
+            guest.place.connect("192.168.77.1", 8080, 5)
+        assert len(callers) == 1
+
+
 def test_nobody_outside_can_begin_a_connection_to_a_guest(world: World) -> None:
     guest = world.guest_on(world.a, 41)
     world.internet.ip("route", "replace", "10.77.0.0/16", "via", "198.18.0.3")
