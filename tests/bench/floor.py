@@ -1,0 +1,219 @@
+"""The floor: the same QEMU with the same machine, driven by hand over its monitor socket, and nothing else.
+
+What it lacks beside ours: confinement (user, namespaces, control group), a tap, the journal, identities for the guest,
+the row and its commit; with `keys=None` also TLS. It looks at QEMU's state every millisecond, as a script would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from guest_agent import wire
+from workers.domain.errors import Bug, Unreachable
+from workers.host.disks import Stock
+from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring, machine_arguments
+from workers.host.qemu import PROGRAM
+
+LIMIT_S: Final = 120.0
+MEMORY_PORT, DISK_PORT = 49152, 49153
+
+
+@dataclass(frozen=True)
+class Keys:
+    """TLS for both ends: where QEMU's files lie, and the name that the server's certificate must have."""
+
+    source: Path
+    target: Path
+    target_name: str
+    source_subject: str
+
+
+class ByHand:
+    """One QEMU and the connection to its monitor."""
+
+    def __init__(self, stock: Stock, directory: Path, *, fresh: bool) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        overlay = stock.open_overlay(directory)
+        memory = FreshMemory() if fresh else PackageMemory(stock.memory)
+        wiring = Wiring(memory, Overlay(overlay, stock.base), stock.boot, incoming=True)
+        self.began = time.monotonic()
+        self._directory = directory
+        monitor, agent = directory / "monitor", directory / "agent"
+        for path in (monitor, agent):
+            path.unlink(missing_ok=True)
+        arguments = [
+            *(PROGRAM, "-qmp", f"unix:{monitor},server=on,wait=off"),
+            *("-chardev", f"socket,id=agent,path={agent},server=on,wait=off"),
+            *machine_arguments(stock.machine, wiring),
+        ]
+        with (directory / "qemu.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=wiring.fds
+            )
+        os.close(overlay)
+        self._monitor = _connected(monitor)
+        self._lines = self._monitor.makefile("rb")
+        self.events: list[dict[str, Any]] = []
+        self._lines.readline()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, fd: int | None = None, /, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        names = {name.replace("_", "-"): value for name, value in arguments.items()}
+        message = json.dumps({"execute": command, "arguments": names}).encode()
+        if fd is None:
+            self._monitor.sendall(message)
+        else:
+            socket.send_fds(self._monitor, [message], [fd])
+        while line := self._lines.readline():
+            answer = json.loads(line)
+            if "event" in answer:
+                self.events.append(answer)
+            elif "error" in answer:
+                raise Bug(f"{command}: {answer['error']['desc']}")
+            else:
+                return answer["return"]
+        raise Unreachable(f"QEMU ended during {command}")
+
+    def wait(self, command: str, is_so: Callable[[Any], bool]) -> None:
+        until(lambda: is_so(self.execute(command)), command)
+
+    def capabilities(self, **wanted: bool) -> None:
+        wishes = [{"capability": name.replace("_", "-"), "state": state} for name, state in wanted.items()]
+        self.execute("migrate-set-capabilities", capabilities=wishes)
+
+    def moment(self, event: str) -> float:
+        """When QEMU said this last, as Unix time."""
+        self.execute("query-status")
+        at = [said["timestamp"] for said in self.events if said["event"] == event][-1]
+        return float(at["seconds"] + at["microseconds"] / 1e6)
+
+    def restore(self, state: Path) -> None:
+        self.capabilities(x_ignore_shared=True)
+        fd = os.open(state, os.O_RDONLY)
+        self.execute("getfd", fd, fdname="state")
+        os.close(fd)
+        self.execute("migrate-incoming", uri="fd:state")
+        self.wait("query-status", lambda answer: answer["status"] != "inmigrate")
+        self.capabilities(x_ignore_shared=False)
+        self.execute("cont")
+
+    def call_agent(self, function: str, *args: object) -> None:
+        """Call the guest's agent and wait for its answer."""
+        with _connected(self._directory / "agent") as agent:
+            agent.sendall(wire.encode(wire.Request("bench", function, args)))
+            frames = wire.Frames()
+            while chunk := agent.recv(65536):
+                if any(b'"call":"bench"' in line for line in frames.feed(chunk)):
+                    return
+        raise Unreachable("the agent did not answer")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._lines.close()
+        self._monitor.close()
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        if time.monotonic() > end:
+            raise Unreachable(f"not within {LIMIT_S} s: {what}")
+        time.sleep(0.001)
+
+
+def _connected(path: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(LIMIT_S)
+
+    def is_open() -> bool:
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
+    until(is_open, f"{path} is open")
+    return connection
+
+
+@contextmanager
+def restored(stock: Stock, directory: Path) -> Iterator[tuple[ByHand, float]]:
+    """Restore a guest; yields it with the milliseconds from the command to the agent's first answer."""
+    guest = ByHand(stock, directory, fresh=False)
+    try:
+        guest.restore(stock.state)
+        guest.call_agent("RunnerStatus")
+        yield guest, (time.monotonic() - guest.began) * 1000
+    finally:
+        guest.end()
+
+
+def migrate(source: ByHand, stock: Stock, directory: Path, keys: Keys | None) -> dict[str, float]:
+    """Move a running guest with its disk over loopback; return what it took."""
+    target = ByHand(stock, directory, fresh=True)
+    try:
+        _listen(target, keys)
+        began = time.monotonic()
+        _mirror(source, keys)
+        _move_memory(source)
+        target.wait("query-status", lambda answer: answer["status"] != "inmigrate")
+        target.execute("cont")
+        total_s = time.monotonic() - began
+        target.execute("nbd-server-stop")
+        stopped_ms = (target.moment("RESUME") - source.moment("STOP")) * 1000
+        sent = source.execute("query-migrate")["ram"]["transferred"] / (1 << 20)
+        return {"total_s": total_s, "stopped_ms": stopped_ms, "commit_ms": 0.0, "memory_mib_sent": sent}
+    finally:
+        target.end()
+
+
+def _secure(end: ByHand, directory: Path, endpoint: str, **parameters: str) -> None:
+    creds = {"qom_type": "tls-creds-x509", "id": "tls", "dir": str(directory), "verify_peer": True}
+    end.execute("object-add", endpoint=endpoint, **creds)
+    end.execute("migrate-set-parameters", tls_creds="tls", **parameters)
+
+
+def _listen(target: ByHand, keys: Keys | None) -> None:
+    secured: dict[str, object] = {}
+    target.capabilities(return_path=True)
+    if keys is not None:
+        target.execute("object-add", qom_type="authz-simple", id="peer", identity=keys.source_subject)
+        _secure(target, keys.target, "server", tls_authz="peer", tls_hostname="")
+        secured = {"tls_creds": "tls", "tls_authz": "peer"}
+    address = {"type": "inet", "data": {"host": "127.0.0.1", "port": str(DISK_PORT)}}
+    target.execute("nbd-server-start", addr=address, **secured)
+    target.execute("block-export-add", id="disk", type="nbd", node_name="disk", name="disk", writable=True)
+    target.execute("migrate-incoming", uri=f"tcp:127.0.0.1:{MEMORY_PORT}")
+
+
+def _mirror(source: ByHand, keys: Keys | None) -> None:
+    secured: dict[str, object] = {}
+    if keys is not None:
+        _secure(source, keys.source, "client", tls_hostname=keys.target_name)
+        secured = {"tls_creds": "tls", "tls_hostname": keys.target_name}
+    server = {"type": "inet", "host": "127.0.0.1", "port": str(DISK_PORT)}
+    source.execute("blockdev-add", node_name="remote", driver="nbd", server=server, export="disk", **secured)
+    job = {"job_id": "mirror", "device": "disk", "target": "remote", "sync": "top", "copy_mode": "write-blocking"}
+    source.execute("blockdev-mirror", **job)
+    source.wait("query-block-jobs", lambda jobs: bool(jobs) and jobs[0]["ready"])
+
+
+def _move_memory(source: ByHand) -> None:
+    source.capabilities(return_path=True, pause_before_switchover=True)
+    source.execute("migrate-set-parameters", downtime_limit=30, max_bandwidth=10 << 30)
+    source.execute("migrate", uri=f"tcp:127.0.0.1:{MEMORY_PORT}")
+    source.wait("query-migrate", lambda answer: answer.get("status") == "pre-switchover")
+    source.execute("block-job-cancel", device="mirror")
+    source.wait("query-block-jobs", lambda jobs: not jobs)
+    source.execute("migrate-continue", state="pre-switchover")
+    source.wait("query-migrate", lambda answer: answer.get("status") == "completed")
