@@ -78,6 +78,7 @@ def test_a_renamed_package_is_refused(package: Path, tmp_path: Path) -> None:
     [
         ("none.toml", {}, "No such file or directory; name a recipe"),
         ("runner-vm/packages/debian-12.toml", {"SPOT_RUNNER_ACCEL": "xen"}, "write kvm, pvm or tcg"),
+        ("runner-vm/packages/debian-12.toml", {"PATH": "/usr/bin:/bin"}, "mke2fs is not installed"),
     ],
 )
 def test_a_build_that_cannot_be_is_refused_before_anything_is_made(

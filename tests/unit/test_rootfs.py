@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from workers.domain.errors import Unfit
-from workers.host.rootfs import _copy, _serves, digest, run
+from workers.host.rootfs import KEPT, _copy, _serves, digest, forget_old, run
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,18 @@ def test_a_program_that_is_missing_fails_or_hangs_is_said_in_one_sentence() -> N
         run(["sh", "-c", "echo because >&2; exit 1"])
     with pytest.raises(Unfit, match=r"sleep did not end within 0\.1 s"):
         run(["sleep", "20"], limit_s=0.1)
+
+
+def test_what_was_used_last_is_kept(tmp_path: Path) -> None:
+    for number in range(KEPT + 2):
+        (tmp_path / f"disk-{number}").mkdir()
+        (tmp_path / f"disk-{number}/disk").touch()
+        (tmp_path / f"rootfs-{number}.tar").touch()
+        for path in (tmp_path / f"disk-{number}", tmp_path / f"rootfs-{number}.tar"):
+            os.utime(path, (number, number))
+    os.utime(tmp_path / "disk-0", (99, 99))
+
+    forget_old(tmp_path)
+
+    assert {path.name for path in tmp_path.glob("disk-*")} == {"disk-0", "disk-3", "disk-4"}
+    assert {path.name for path in tmp_path.glob("rootfs-*")} == {"rootfs-2.tar", "rootfs-3.tar", "rootfs-4.tar"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,19 +11,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from workers.domain.errors import BadPackage
+from workers.domain.errors import BadPackage, Unfit
 from workers.domain.host_class import HostClass
 from workers.domain.names import PackageDigest
 from workers.host.acceleration import Choice, choose_acceleration, cpu_model, measure_host_class
 from workers.host.machine import Machine, memory_short_kib
-from workers.host.manifest import FORMAT, Entry, Kernel, Manifest, RunnerProgram
+from workers.host.manifest import FORMAT, MIB, Entry, Kernel, Manifest, RunnerProgram
 from workers.host.packages import PackageShelf, locked
 from workers.host.recipe import Recipe
-from workers.host.rootfs import Disk, digest, made_disk
+from workers.host.rootfs import Disk, digest, forget_old, made_disk
 from workers.host.template import Template
 
 # Raised when this module makes something else out of the same inputs.
 EDITION: Final = 2
+PROGRAMS: Final = ("mmdebstrap", "mke2fs", "tar", "chroot", "systemctl", "dpkg-query", "qemu-img", "qemu-system-x86_64")
 
 Progress = Callable[[str], None]
 
@@ -41,9 +43,21 @@ class Built:
 def build_package(recipe: Recipe, shelf: PackageShelf, cache: Path, override: str | None, progress: Progress) -> Built:
     """Make the package of a recipe, or find it made of the same inputs. Needs root; raises `Unfit` and `BadInput`."""
     choice = choose_acceleration(override, has_pvm_kernel=recipe.rootfs.has_pvm_kernel)
+    _check_fit(recipe, cache)
     cache.mkdir(parents=True, exist_ok=True)
+    progress("waiting for another build on this machine")
     with locked(cache / ".lock"):
         return _built(recipe, shelf, cache, choice, progress)
+
+
+def _check_fit(recipe: Recipe, cache: Path) -> None:
+    """Refuse before anything is started. The disk counts in full, although most of it stays a hole."""
+    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+        raise Unfit(f"{missing[0]} is not installed; `./dev` installs what a build needs")
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    left, needed = shutil.disk_usage(there).free // MIB, recipe.machine.disk_mib + 2 * recipe.machine.memory_mib
+    if left < needed:
+        raise Unfit(f"{there} has {left} MiB left and a build needs {needed}; free some or set SPOT_RUNNER_BUILD_CACHE")
 
 
 def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, progress: Progress) -> Built:
@@ -62,6 +76,7 @@ def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, pro
         made = shelf.add(template.devices, lambda entries: _manifest(recipe, disk, host_class, entries))
     shelf.name(recipe.name, made)
     record.write_text(made)
+    forget_old(cache)
     return Built(made, shelf.path(made), choice, cold_boot_s)
 
 

@@ -28,6 +28,8 @@ MMDEBSTRAP_LIMIT_S: Final = 1800
 STEP_LIMIT_S: Final = 300
 # Raised when this module makes something else out of the same inputs.
 EDITION: Final = 1
+# Of each kind; a disk takes half a GiB.
+KEPT: Final = 3
 AGENT: Final = "guest_agent"
 OURS: Final = "opt/spot-runner"
 # A runner's disk never has to survive a crash, and a journal would be mirrored with every migration.
@@ -73,7 +75,15 @@ def made_disk(recipe: Recipe, cache: Path) -> Disk:
     if not directory.exists():
         with _half_made(directory) as partial:
             _make_disk(recipe, _made_tar(recipe, cache / f"rootfs-{tar_key}.tar"), partial)
+    directory.touch()
     return Disk(key, directory)
+
+
+def forget_old(cache: Path) -> None:
+    """Remove all but the results that were used last."""
+    for pattern in ("rootfs-*.tar", "disk-*"):
+        for old in sorted(cache.glob(pattern), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def digest(*inputs: object) -> str:
@@ -83,6 +93,7 @@ def digest(*inputs: object) -> str:
 
 def _made_tar(recipe: Recipe, tar: Path) -> Path:
     if tar.exists():
+        tar.touch()
         return tar
     partial = tar.with_suffix(".partial")
     hooks = recipe.home / "rootfs"
