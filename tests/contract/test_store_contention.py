@@ -188,7 +188,7 @@ class TestRoom:
 
 class TestOnce:
     def test_deliveries_that_come_in_many_batches_at_once_count_once(self, store: WholeStore) -> None:
-        guids = [f"{number:03}" for number in range(60)]
+        guids = [f"{number:03}" for number in range(400)]
         batches = [guids, guids[::-1], guids[20:] + guids[:20], guids[::2] + guids[1::2]] * 2
         at_once(
             *[lambda batch=batch: store.write_deliveries([a_delivery(guid) for guid in batch]) for batch in batches]

@@ -249,6 +249,14 @@ class TestLeaseAgainstDecision:
         assert stands == replace(row, phase=MigrationPhase.COMMITTED)
         assert store.timeline() == []
 
+    def test_a_migration_is_not_written_by_who_has_lost_its_lease(self, store: WholeStore, clock: ManualClock) -> None:
+        row = moving(store, 1, MigrationPhase.COPYING)
+        with store.migrations.lease(row.id) as late:
+            clock.move(LEASE_LIMIT * 2)
+            with store.migrations.lease(row.id), pytest.raises(LeaseLost):
+                late.write(replace(late.row, phase=MigrationPhase.ABORTED))
+        assert store.migrations.get(row.id) == row
+
     def test_a_leased_migration_that_is_aborted_frees_its_runner(self, store: WholeStore) -> None:
         row = moving(store, 1, MigrationPhase.COPYING)
         with store.migrations.lease(row.id) as lease:
