@@ -59,14 +59,18 @@ def log_of(job: Json, step: int) -> list[str]:
 
 def test_a_job_is_run_step_by_step_and_reported(place: Place, tmp_path: Path) -> None:
     job_id = queued(
-        place, "echo one; pwd; cat > kept <<< 'from one'", "cat kept; echo $GITHUB_REPOSITORY $RUNNER_NAME $CI"
+        place,
+        "echo one; pwd; cat > kept <<< 'from one'; sleep 600 & printf last",
+        "cat kept; echo $GITHUB_REPOSITORY $RUNNER_NAME $CI",
     )
     with rehearsal_runner(tmp_path, jit_config(place)) as runner:
         assert runner.wait(60) == 0
     job = ended(place, job_id)
     assert (job["conclusion"], [step["starts"] for step in job["steps"]]) == ("success", [1, 1])
-    assert log_of(job, 1) == ["one", str(tmp_path / "_work/widgets/widgets")]
+    assert log_of(job, 1) == ["one", str(tmp_path / "_work/widgets/widgets"), "last"]
     assert log_of(job, 2) == ["from one", f"{place.repository} spot-runner-a true"]
+    ends = {step["number"]: step["completed_at"] for step in job["steps"]}
+    assert all(line["at"] <= ends[line["step"]] for line in job["log"])
     assert [step["conclusion"] for step in job["steps"]] == ["success", "success"]
 
 
