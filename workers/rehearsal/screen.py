@@ -84,10 +84,11 @@ class Screen:
         for label, *cells in _rows(report["jobs"]):
             table.add_row(label, *cells)
         self.console.print()
-        self.console.print(Text(f" {verdict.upper()} ", style=VERDICTS[verdict]), _sentence(report))
+        self.console.print(Text(f" {verdict.upper()} ", style=VERDICTS[verdict]))
         self.console.print(table)
+        self.console.print(_sentence(report), soft_wrap=True)
         if report["leftovers"]:
-            self.console.print(Text(f"left behind: {', '.join(report['leftovers'])}", style="bold red"))
+            self.console.print(Text(f"left behind: {', '.join(report['leftovers'])}", style="bold red"), soft_wrap=True)
 
 
 def _rows(jobs: list[Json]) -> Iterator[list[str]]:
@@ -102,8 +103,8 @@ def _rows(jobs: list[Json]) -> Iterator[list[str]]:
 
 
 def _sentence(report: Json) -> str:
-    cold = f"a cold boot of the same guest takes {report['cold_boot_s']:.1f} s ({report['accel']})"
-    return f"{cold}; the simulator's job lock is {report['job_lock_s']:.0f} s"
+    cold = f"A cold boot of the same guest took {report['cold_boot_s']:.1f} s ({report['accel']})"
+    return f"{cold}; the simulated GitHub's job lock is {report['job_lock_s']:.0f} s."
 
 
 def _move(move: Json) -> str:
