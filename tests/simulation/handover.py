@@ -20,8 +20,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 
+from tests.simulation.monitors import Broken, SourceMonitor, TargetMonitor
 from workers.domain import migration as law
 from workers.domain.errors import SpotError
 from workers.domain.migration import Migration, MigrationPhase, Ports, Role, Said
@@ -35,121 +37,6 @@ P = MigrationPhase
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = timedelta(milliseconds=20)
 CRASHES_MAX = 3
-
-
-class Broken(AssertionError):
-    """A promise was broken."""
-
-
-@dataclass
-class SourceMonitor:
-    """QEMU at the source.
-
-    `state`: running, mirroring, mirrored, copying, preswitch, closing, closed, switching, postmigrate, dead.
-    """
-
-    rng: Random
-    tell: Callable[[src.SourceEvent], None]
-    state: str = "running"
-
-    @property
-    def guest_runs(self) -> bool:
-        return self.state in {"running", "mirroring", "mirrored", "copying"}
-
-    def carry_out(self, command: SourceCommand) -> None:
-        match command:
-            case SourceCommand.START_MIRROR:
-                self.state = "mirroring"
-            case SourceCommand.START_MEMORY:
-                self.state = "copying"
-            case SourceCommand.END_MIRROR:
-                self.state = "closing"
-            case SourceCommand.SWITCH_OVER:
-                self.state = "switching"
-            case SourceCommand.CANCEL:
-                self._cancel()
-            case SourceCommand.RESUME:
-                if self.state == "dead":
-                    raise Broken("the guest was ended and then asked to run")
-                self.state = "running"
-                self.tell(src.GuestResumed())
-            case SourceCommand.WIPE:
-                self.state = "dead"
-                self.tell(src.GuestWiped())
-
-    def _cancel(self) -> None:
-        too_late = self.state == "postmigrate" or (self.state == "switching" and self.rng.random() < 0.5)
-        if too_late:
-            self.state = "postmigrate"
-            self.tell(src.MemoryCompleted())
-        else:
-            self.state = "running"
-            self.tell(src.MonitorFailed("cancelled"))
-
-    def go_on(self) -> None:
-        """Make progress, or fail and let the guest run again, as QEMU does."""
-        after: dict[str, tuple[str, src.SourceEvent]] = {
-            "mirroring": ("mirrored", src.MirrorReady()),
-            "copying": ("preswitch", src.SwitchoverReached()),
-            "closing": ("closed", src.MirrorEnded()),
-            "switching": ("postmigrate", src.MemoryCompleted()),
-        }
-        if self.state in after:
-            self.state, event = after[self.state]
-            self.tell(event)
-
-    def fail(self) -> None:
-        if self.state in {"mirroring", "copying", "preswitch", "switching"}:
-            self.state = "running"
-            self.tell(src.MonitorFailed("connection lost"))
-
-
-@dataclass
-class TargetMonitor:
-    """QEMU at the target: none, incoming, held, running or dead."""
-
-    tell: Callable[[tgt.TargetEvent], None]
-    state: str = "none"
-    attached: bool = False
-    announced_attached: bool = False
-    broke: bool = False
-    """It ended by a fault, not by a command."""
-
-    @property
-    def guest_runs(self) -> bool:
-        return self.state == "running"
-
-    def carry_out(self, command: TargetCommand) -> None:
-        match command:
-            case TargetCommand.LISTEN:
-                self.state = "incoming"
-                self.tell(tgt.Listening())
-            case TargetCommand.ATTACH:
-                self.attached = True
-            case TargetCommand.RUN:
-                self._run()
-            case TargetCommand.WIPE:
-                self.state, self.attached = "dead", False
-                self.tell(tgt.GuestWiped())
-
-    def _run(self) -> None:
-        if self.state in {"none", "incoming"}:
-            raise Broken(f"a guest was let run that was {self.state}")
-        self.state = "dead" if self.state == "dead" else "running"
-        self.tell(tgt.MonitorFailed("dead") if self.state == "dead" else tgt.GuestRuns())
-
-    def load(self) -> None:
-        """Everything has arrived; QEMU announces the guest by itself now."""
-        if self.state != "incoming":
-            return
-        self.state = "held"
-        self.announced_attached |= self.attached
-        self.tell(tgt.MemoryHeld())
-
-    def fail(self) -> None:
-        if self.state in {"incoming", "held"}:
-            self.state, self.broke = "dead", True
-            self.tell(tgt.MonitorFailed("load failed"))
 
 
 @dataclass
@@ -216,7 +103,7 @@ class World:
         """Everything that may happen by itself now."""
         yield self.reconcile
         for message in list(self.wire):
-            yield lambda m=message: self.deliver(m)
+            yield partial(self.deliver, message)
         for side in self.sides.values():
             yield from self._of_side(side)
         yield self.at_source.go_on
@@ -237,19 +124,19 @@ class World:
 
     def faults(self) -> Iterator[Callable[[], None]]:
         for message in list(self.wire):
-            yield lambda m=message: self.wire.remove(m)
-            yield lambda m=message: self.wire.append(replace(m))
+            yield partial(self.wire.remove, message)
+            yield partial(self.wire.append, replace(message))
         yield self.at_source.fail
         yield self.at_target.fail
         yield self.give_up
         for side in self.sides.values():
             if side.up and self._machine(side) is not None:
-                yield lambda s=side: self.tell_limit(s)
-                yield lambda s=side: self.tell_silent(s)
+                yield partial(self.tell_limit, side)
+                yield partial(self.tell_silent, side)
             if side.up and self.crashes < CRASHES_MAX:
-                yield lambda s=side: self.crash(s)
+                yield partial(self.crash, side)
             if side.alive and self.rng.random() < 0.05:
-                yield lambda s=side: self.die(s)
+                yield partial(self.die, side)
 
     # ---------------------------------------------------------------- the control plane
 

@@ -10,7 +10,8 @@ from random import Random
 
 import pytest
 
-from tests.simulation.handover import Broken, World, live
+from tests.simulation.handover import World, live
+from tests.simulation.monitors import Broken
 from workers.domain import migration as law
 from workers.domain.migration import Migration, MigrationPhase, Role, Said
 from workers.host import source as src
