@@ -14,6 +14,7 @@ from workers.domain.runner import Shape
 from workers.ports import Clock, Instance, InstanceState
 
 BOOT_TIME = timedelta(seconds=8)
+END_TIME = timedelta(seconds=3)
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Machine:
     address: str
     boots_until: datetime
     taken_back_at: datetime | None = None
+    ends_at: datetime | None = None
 
     def seconds_left(self, now: datetime) -> float | None:
         return None if self.taken_back_at is None else max(0.0, (self.taken_back_at - now).total_seconds())
@@ -51,7 +53,9 @@ class FakeCloud:
 
     def terminate(self, host_id: HostId) -> None:
         with self._trouble.befalls("cloud", "terminate", host_id):
-            self.kill(host_id)
+            machine = self.machines.get(host_id)
+            if machine is not None and machine.ends_at is None:
+                machine.ends_at = self._clock.now() + END_TIME
 
     def describe(self, host_id: HostId) -> Instance | None:
         with self._trouble.befalls("cloud", "describe", host_id):
@@ -81,7 +85,8 @@ class FakeCloud:
         now = self._clock.now()
         for host_id in self.alive():
             machine = self.machines[host_id]
-            if machine.taken_back_at is not None and now >= machine.taken_back_at:
+            ends = [at for at in (machine.taken_back_at, machine.ends_at) if at is not None]
+            if ends and now >= min(ends):
                 self.kill(host_id)
             elif machine.instance.state is InstanceState.PENDING and now >= machine.boots_until:
                 self._enter(host_id, InstanceState.RUNNING)

@@ -109,6 +109,7 @@ class FakeHosts:
         self.daemons: dict[HostId, Daemon] = {}
         self.job_takes = timedelta(seconds=90)
         self.copy_takes = timedelta(seconds=8)
+        self.lost_words: set[Said] = set()
         self.failures = 0.0
         """Of boots and of migrations, each time that one could fail."""
 
@@ -190,8 +191,14 @@ class FakeHosts:
 
     def running(self) -> list[RunnerId]:
         """Return whose guests run anywhere, as often as they do."""
-        daemons = [self.daemons[host_id] for host_id in self._cloud.alive() if host_id in self.daemons]
-        return [key for daemon in daemons for key, vm in daemon.vms.items() if vm.is_running]
+        return [key for daemon in self._alive() for key, vm in daemon.vms.items() if vm.is_running]
+
+    def kept(self) -> list[RunnerId]:
+        """Return whose microVMs are on any host, running or not."""
+        return [key for daemon in self._alive() for key in daemon.vms]
+
+    def _alive(self) -> list[Daemon]:
+        return [self.daemons[host_id] for host_id in self._cloud.alive() if host_id in self.daemons]
 
     def _run_guests(self, host_id: HostId, machine: Machine, daemon: Daemon) -> None:
         for runner_id, vm in daemon.vms.items():
@@ -294,6 +301,8 @@ class FakeHosts:
             return None
 
     def _say(self, host_id: HostId, key: MigrationId, said: Said, order: MoveOrder) -> RowView | None:
+        if said in self.lost_words:
+            return None
         try:
             with self._wire.befalls("listener", said.value, key):
                 return self._words.say(host_id, key, said, Word(order.runner.epoch))

@@ -37,6 +37,12 @@ class Trouble:
     unreachable: float = 0.0
     death: float = 0.0
     log: list[Operation] = field(default_factory=list)
+    away: set[str] = field(default_factory=set)
+    """Ports that do not answer at all."""
+    lost_calls: dict[tuple[str, str], BaseException] = field(default_factory=dict)
+    """What is raised once before (port, verb) acts."""
+    lost_answers: dict[tuple[str, str], BaseException] = field(default_factory=dict)
+    """What is raised once after (port, verb) has acted."""
     meanwhile: Callable[[], object] | None = None
     """What others do while an operation is under way."""
     is_meanwhile: bool = False
@@ -45,9 +51,15 @@ class Trouble:
     def befalls(self, port: str, verb: str, about: object) -> Iterator[None]:
         """Note the operation and let something go wrong with it, or not."""
         self.log.append(Operation(self.clock.now(), port, verb, str(about)))
+        if port in self.away:
+            raise Unreachable(f"{port} {verb} {about}: nobody answers")
+        if (error := self.lost_calls.pop((port, verb), None)) is not None:
+            raise error
         self._strike(f"{port} {verb} {about}: no answer, and nothing was done")
         self._let_others_go_on()
         yield
+        if (lost := self.lost_answers.pop((port, verb), None)) is not None:
+            raise lost
         self._strike(f"{port} {verb} {about}: the answer was lost")
 
     def _strike(self, sentence: str) -> None:

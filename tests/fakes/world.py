@@ -18,6 +18,7 @@ from tests.fakes.store import UNDECIDED, MemoryStore
 from tests.fakes.trouble import Trouble, WorkerDied
 from webhook.words import Words
 from workers.domain.errors import TryLater
+from workers.domain.host import HostState
 from workers.domain.names import PackageDigest
 from workers.domain.runner import RunnerState, Shape
 from workers.planning.capacity import CapacityPolicy
@@ -163,6 +164,8 @@ class World:
         assert len(undecided) == len(set(undecided)), "a runner has two open migrations"
         numbers = [row.number for row in self.store.runners.open()]
         assert len(numbers) == len(set(numbers)), "two runners have one number"
+        ended = [row.id for row in self.store.hosts.rows.values() if row.state is HostState.TERMINATED]
+        assert not any(self.cloud.is_alive(host_id) for host_id in ended), "a host that is called terminated still runs"
         running = self.hosts.running()
         assert len(running) == len(set(running)), "a guest runs on two hosts"
         for runner in self.store.runners.rows.values():
@@ -199,8 +202,7 @@ class World:
         assert {instance.host_id for instance in self.cloud.owned()} <= open_hosts, "an instance is leaked"
         assert not self.github.runners, "a registration is leaked"
         assert not self.relay.table, "the relay still knows a runner"
-        running = [key for host_id in self.cloud.alive() for key in self.hosts.daemons[host_id].vms]
-        assert not running, f"microVMs are leaked: {running}"
+        assert not self.hosts.kept(), f"microVMs are leaked: {self.hosts.kept()}"
         assert all(row.state is RunnerState.GONE for row in self.store.runners.rows.values())
 
     def sight(self) -> str:

@@ -6,11 +6,13 @@ from datetime import timedelta
 
 import pytest
 
+from tests.fakes.trouble import WorkerDied
 from tests.fakes.world import HOST, Faults, World
+from workers.domain.errors import Unreachable
 from workers.domain.events import Happening
 from workers.domain.host import HostState
 from workers.domain.job import JobEnd, JobState, Rerun
-from workers.domain.migration import MigrationPhase
+from workers.domain.migration import MigrationPhase, Said
 from workers.domain.names import HostId, JobId
 from workers.domain.runner import RunnerState
 
@@ -44,7 +46,12 @@ def happened(world: World, happening: Happening) -> int:
 
 def test_a_job_is_run_and_everything_is_put_away() -> None:
     world = World()
-    started(world)
+    (job,) = started(world)
+    (runner,) = world.store.runners.open()
+    assert (runner.state, runner.job_id) == (RunnerState.BUSY, job)
+    verbs = [f"{one.port} {one.verb}" for one in world.trouble.log if one.port in {"host", "relay", "github"}]
+    way_up = ["host boot", "relay point", "github register", "host start_runner"]
+    assert [verb for verb in verbs if verb in way_up] == way_up, "no guest starts without its network"
     world.until(world.is_quiet, 5 * MINUTE)
     world.check_nothing_is_left()
     assert world.github.conclusions(1) == ["success"]
@@ -145,7 +152,8 @@ def test_the_relay_follows_the_commit_and_is_asked_again_until_it_has() -> None:
     source = host_of(world, job)
     world.cloud.take_back(source, 2 * MINUTE)
     world.until(lambda: host_of(world, job) != source, 2 * MINUTE)
-    world.until(lambda: world.relay.table[runner_id].epoch == 2, timedelta(seconds=2))
+    world.tick()
+    assert len(world.trouble.of("relay", "point")) == 2, "it does not wait for the sweep"
     target = world.store.hosts.get(host_of(world, job))
     assert target is not None
     assert world.relay.table[runner_id].host_address == target.address
@@ -235,6 +243,69 @@ def test_no_attempt_is_asked_for_twice_when_several_jobs_of_a_run_are_lost() -> 
     world.until(world.is_quiet, 10 * MINUTE)
     assert world.github.attempt_of(1) == 2
     assert world.github.conclusions(1) == ["success", "success"]
+    asked = [event for _, event in world.store.timeline() if event.happening is Happening.RERUN_ASKED]
+    assert [event.detail for event in asked] == [{"attempt": 1}, {"attempt": 1}], "the second found it asked for"
+
+
+def test_a_paused_guest_whose_source_is_gone_is_waited_for() -> None:
+    world = World(ready_hosts=2)
+    (job,) = started(world)
+    source = host_of(world, job)
+    world.hosts.lost_words = {Said.COMMITTED}
+    world.cloud.take_back(source, MINUTE)
+    world.until(lambda: happened(world, Happening.MIGRATION_PAUSED) == 1, MINUTE)
+    world.until(lambda: happened(world, Happening.HOST_TERMINATED) == 1, 2 * MINUTE)
+    for _ in range(60):
+        world.tick()
+    assert [row.phase for row in world.store.migrations.rows.values()] == [MigrationPhase.PAUSED]
+    assert _state(world, job) is JobState.RUNNING, "the target holds the guest, so nothing is lost"
+    world.hosts.lost_words = set()
+    world.until(world.is_quiet, 5 * MINUTE)
+    assert len(world.github.jobs) == 1
+
+
+def test_a_job_that_is_cancelled_while_it_moves_takes_its_migration_with_it() -> None:
+    world = World(ready_hosts=2)
+    (job,) = started(world)
+    world.cloud.take_back(host_of(world, job), 2 * MINUTE)
+    world.until(lambda: happened(world, Happening.MIGRATION_COPYING) == 1, MINUTE)
+    world.github.cancel(job)
+    world.until(world.is_quiet, 5 * MINUTE)
+    assert [row.phase for row in world.store.migrations.rows.values()] == [MigrationPhase.ABORTED]
+    world.check_nothing_is_left()
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_worker_that_dies_between_registering_and_starting_leaves_no_registration(tries: int) -> None:
+    """The number of the last registration was never written down; on the second try the row still has an older one."""
+    world = World()
+    lost = world.trouble.lost_calls if tries == 2 else world.trouble.lost_answers
+    lost["host" if tries == 2 else "github", "start_runner" if tries == 2 else "register"] = WorkerDied()
+    world.github.queue(1)
+    world.until(lambda: bool(world.trouble.of("github", "register")), 2 * MINUTE)
+    if tries == 2:
+        world.trouble.lost_answers["github", "register"] = Unreachable("lost")
+        world.until(lambda: len(world.trouble.of("github", "register")) == 2, MINUTE)
+    (runner,) = world.store.runners.open()
+    assert runner.state is RunnerState.BOOTING
+    world.cloud.take_back(runner.host_id, timedelta(seconds=20))
+    world.until(lambda: happened(world, Happening.RUNNER_GONE) == 1, MINUTE)
+    assert runner.id not in {one.name for one in world.github.runners.values()}
+    world.until(world.is_quiet, 5 * MINUTE)
+
+
+def test_a_guest_that_may_have_a_job_is_moved_when_github_cannot_say() -> None:
+    world = World(ready_hosts=2)
+    world.github.loss = 1.0
+    job = world.github.queue(1)
+    world.until(lambda: world.github.jobs[job].status == "in_progress", 2 * MINUTE)
+    world.trouble.away = {"github"}
+    source = host_of(world, job)
+    world.cloud.take_back(source, MINUTE)
+    world.until(lambda: host_of(world, job) != source, MINUTE)
+    world.trouble.away = set()
+    world.until(world.is_quiet, 10 * MINUTE)
+    assert len(world.github.jobs) == 1
 
 
 ROUGH = Faults(unreachable=0.05, death=0.01, hints=0.2, deliveries=0.1, hosts=0.05)
