@@ -64,7 +64,7 @@ class Move(ABC):
         self._queue: asyncio.Queue[object] = asyncio.Queue()
         self._word: Said | None = None
         self._last_word: Said | None = None
-        self._is_saying = False
+        self._is_saying = self._is_silent = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -166,7 +166,7 @@ class Move(ABC):
             self._wake.clear()
             view = await self._ask()
             if view is not None:
-                heard_at = time.monotonic()
+                heard_at, self._is_silent = time.monotonic(), False
                 self.ends_at = heard_at + view.seconds_left
                 self.put(self.read(view))
             else:
@@ -183,7 +183,9 @@ class Move(ABC):
                     return await control.row(migration_id)
                 return await control.say(migration_id, word, self._body())
         except (SpotError, TimeoutError) as error:
-            log.info("row_silent", migration=migration_id, said=word, because=str(error))
+            if word is not None or not self._is_silent:
+                log.info("row_silent", migration=migration_id, said=word, because=str(error))
+            self._is_silent = True
             if word in INSISTENT and self._word is None and not isinstance(error, Refused):
                 self._word = word
             return None
