@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 from celery import Celery
-from kombu.entity import Exchange, Queue
+from kombu.entity import Queue
 
 log: Final = structlog.get_logger(__name__)
 
@@ -35,8 +35,7 @@ _ALWAYS: Final[dict[str, Any]] = {
     "task_ignore_result": True,
     "task_serializer": "json",
     "accept_content": ["json"],
-    # Each with a key of its own: by default all have the same, and every task would go to every queue.
-    "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in QUEUES],  # type: ignore[no-untyped-call]  # kombu has no types here
+    "task_queues": [Queue(name) for name in QUEUES],  # type: ignore[no-untyped-call]  # kombu has no types here
     "task_default_queue": CONTROL,
     "task_create_missing_queues": False,
     "broker_connection_retry_on_startup": True,

@@ -1,4 +1,4 @@
-"""A real Celery process for one queue whose looks are written to a file: `recording_worker.py QUEUE REDIS_URL FILE`."""
+"""A real Celery process for one queue whose looks are written to a file: run with QUEUE REDIS_URL FILE."""
 
 from __future__ import annotations
 

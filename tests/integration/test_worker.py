@@ -30,7 +30,7 @@ from workers.domain.names import HostId, JobId
 from workers.store.repository import SqlStore
 
 H = HostId("spot-host-a")
-RECORDER = str(Path(__file__).with_name("recording_worker.py"))
+RECORDER = (sys.executable, "-m", "tests.integration.recording_worker")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ class TestQueues:
             stack.enter_context(control.redis())
             for queue in QUEUES:
                 record = str(control.directory / "looks")
-                stack.enter_context(control.running(queue, sys.executable, RECORDER, queue, control.redis_url, record))
+                stack.enter_context(control.running(queue, *RECORDER, queue, control.redis_url, record))
             hints.look_at("job", "1", "2")
             hints.look_at("runner", "r")
             hints.look_at("host", "h")

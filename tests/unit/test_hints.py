@@ -3,7 +3,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from workers.app import CLOUD, CONTROL, EVACUATION, HINTS_MAX, QUEUES, BackgroundHints, sender_app, worker_app
+from workers.app import CLOUD, CONTROL, EVACUATION, HINTS_MAX, QUEUES, BackgroundHints, worker_app
 
 PATIENCE_S = 30.0
 Sent = tuple[str, tuple[str, ...], str]
@@ -60,14 +60,6 @@ def test_a_hint_that_is_lost_does_not_end_the_next_one() -> None:
     hints.look_at("job", "1")
     hints.look_at("job", "2")
     assert [broker.sent.get(timeout=PATIENCE_S)[1] for _ in range(2)] == [("1",), ("2",)]
-
-
-def test_every_queue_has_a_key_of_its_own() -> None:
-    """Kombu binds queues without one to the same key, and then each task reaches every queue."""
-    for app in (worker_app("redis://localhost"), sender_app("redis://localhost")):
-        assert {(one.name, one.exchange.name, one.routing_key) for one in app.conf.task_queues} == {
-            (name, name, name) for name in QUEUES
-        }
 
 
 def test_the_beat_sweeps_on_every_queue() -> None:
