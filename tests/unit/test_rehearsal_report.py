@@ -110,6 +110,14 @@ def test_stages_are_counted_from_the_sending_of_the_webhook() -> None:
     assert job["queue_to_start_s"] == 2.5
 
 
+def test_a_job_that_got_another_runner_tells_that_ones_story() -> None:
+    for_it = [
+        event(Happening.RUNNER_RESTORED, 0.5, job=7, runner_id=RunnerId("made-for-it")),
+        event(Happening.RUNNER_RESTORED, 0.8, job=8, runner_id=RUNNER),
+    ]
+    assert report(seen(attempt(), events=for_it))["jobs"][0]["stages_s"]["restored"] == 0.8
+
+
 def test_a_stage_that_was_not_seen_is_not_made_up() -> None:
     assert report(seen(attempt()))["jobs"][0]["stages_s"]["restored"] is None
     assert report(replace(seen(attempt()), deliveries=[]))["jobs"][0]["queue_to_start_s"] is None

@@ -19,9 +19,8 @@ from workers.rehearsal.gaps import Beat
 from workers.rehearsal.job.end import MARK
 
 Json = dict[str, Any]
-STAGES: Final = {
-    "queued": Happening.JOB_QUEUED,
-    "placed": Happening.JOB_PLACED,
+JOB_STAGES: Final = {"queued": Happening.JOB_QUEUED, "placed": Happening.JOB_PLACED}
+RUNNER_STAGES: Final = {
     "restored": Happening.RUNNER_RESTORED,
     "registered": Happening.RUNNER_REGISTERED,
     "started": Happening.RUNNER_STARTED,
@@ -154,17 +153,17 @@ def _stages(seen: Seen, attempt: Json) -> Json:
     sent = webhook_at(seen.deliveries, attempt["id"])
     if sent is None:
         return {}
-    stages: Json = {"webhook": round(sent[1] - sent[0], 3)}
-    for name, happening in STAGES.items():
-        at = _first(seen, happening, attempt)
-        stages[name] = None if at is None else round(at - sent[0], 3)
-    return stages
+    of_job = {name: _first(seen, happening, job=attempt["id"]) for name, happening in JOB_STAGES.items()}
+    # GitHub may give the job to another runner than the one that was made for it, and that one's story counts.
+    runner = attempt["runner_name"]
+    of_runner = {name: _first(seen, happening, runner=runner) for name, happening in RUNNER_STAGES.items()}
+    return {"webhook": _span_s(*sent), **{name: _span_s(sent[0], at) for name, at in (of_job | of_runner).items()}}
 
 
-def _first(seen: Seen, happening: Happening, attempt: Json) -> float | None:
-    """Return when this first happened to the job, or to the runner that it got."""
+def _first(seen: Seen, happening: Happening, job: int | None = None, runner: str | None = None) -> float | None:
+    """Return when this first happened to a job or to a runner."""
     for event in seen.events:
-        is_its_own = event.job_id == attempt["id"] or (event.runner_id and event.runner_id == attempt["runner_name"])
+        is_its_own = event.job_id == job if job is not None else event.runner_id == runner
         if event.happening is happening and is_its_own:
             return event.at.timestamp()
     return None
