@@ -56,6 +56,17 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+@contextlib.contextmanager
+def ended_at_last(pids: set[int]) -> Iterator[None]:
+    """End these processes after the block, in case what is tried in it did not."""
+    try:
+        yield
+    finally:
+        for pid in filter(is_alive, pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """Where everything of one control plane is."""
@@ -113,12 +124,9 @@ class ControlPlane:
         try:
             yield process
         finally:
-            offspring = children_of(process.pid)
-            process.kill()
-            process.wait(PATIENCE_S)
-            for pid in offspring:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            with ended_at_last(children_of(process.pid)):
+                process.kill()
+                process.wait(PATIENCE_S)
 
     @contextlib.contextmanager
     def redis(self) -> Iterator[subprocess.Popen[bytes]]:

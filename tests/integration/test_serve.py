@@ -23,6 +23,7 @@ from tests.integration.control_plane import (
     ControlPlane,
     a_control_plane,
     children_of,
+    ended_at_last,
     eventually,
     is_alive,
 )
@@ -193,9 +194,10 @@ class TestItsEnd:
         with control.serve() as process:
             offspring = children_of(process.pid)
             assert len(offspring) >= 5  # two masters, two public processes, one for hosts
-            process.send_signal(number)
-            assert process.wait(PATIENCE_S) == (-9 if number is signal.SIGKILL else 0)
-            eventually(lambda: not any(map(is_alive, offspring)))
+            with ended_at_last(offspring):
+                process.send_signal(number)
+                assert process.wait(PATIENCE_S) == (-9 if number is signal.SIGKILL else 0)
+                eventually(lambda: not any(map(is_alive, offspring)))
 
     def test_a_child_that_dies_is_started_again(self, tmp_path: Path) -> None:
         control = a_control_plane(tmp_path)

@@ -21,6 +21,7 @@ from tests.integration.control_plane import (
     ControlPlane,
     a_control_plane,
     children_of,
+    ended_at_last,
     eventually,
     is_alive,
 )
@@ -130,9 +131,10 @@ class TestItsEnd:
             eventually(lambda: len(children_of(process.pid)) == len(QUEUES) + 1)
             eventually(lambda: "beat: Starting" in control.log("worker"))
             offspring = children_of(process.pid)
-            process.send_signal(number)
-            assert process.wait(PATIENCE_S) == (-9 if number is signal.SIGKILL else 0)
-            eventually(lambda: not any(map(is_alive, offspring)))
+            with ended_at_last(offspring):
+                process.send_signal(number)
+                assert process.wait(PATIENCE_S) == (-9 if number is signal.SIGKILL else 0)
+                eventually(lambda: not any(map(is_alive, offspring)))
 
     def test_a_queue_s_process_that_dies_is_started_again(self, control: ControlPlane) -> None:
         with control.running("worker", *SPOT_RUNNER, "worker") as process:
