@@ -110,6 +110,8 @@ class FakeHosts:
         self.job_takes = timedelta(seconds=90)
         self.copy_takes = timedelta(seconds=8)
         self.lost_words: set[Said] = set()
+        self.is_listener_down = False
+        """Nobody hears what hosts say, though all of them are well."""
         self.failures = 0.0
         """Of boots and of migrations, each time that one could fail."""
 
@@ -227,6 +229,8 @@ class FakeHosts:
         left = machine.seconds_left(now)
         try:
             with self._wire.befalls("listener", "heartbeat", host_id):
+                if self.is_listener_down:
+                    raise Unreachable("the host listener is down")
                 self._words.heartbeat(host_id, Heartbeat("boot", ready, None, CLASS, (), reports))
                 if left is not None and is_free:
                     self._words.notice(host_id, Notice(NoticeKind.INTERRUPTION, left))

@@ -81,7 +81,7 @@ class World:
         store, hints, clock = self.store, self.hints, self.clock
         buyer = Buyer(store, hints, clock, capacity, RUNNER)
         job_policy = JobPolicy(PackageDigest("sha256:00"), RUNNER, HEARTBEAT_LIMIT)
-        host_policy = HostPolicy({"control_url": "https://control"}, HEARTBEAT_LIMIT)
+        host_policy = HostPolicy({"control_url": "https://control"})
         self.reconcilers = Reconcilers(
             jobs=Jobs(store, self.github, hints, clock, buyer, job_policy, self._token),
             runners=Runners(store, self.hosts, self.github, self.relay, hints, clock),

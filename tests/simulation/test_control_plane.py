@@ -106,6 +106,23 @@ def test_the_end_may_be_told_before_the_loss_is_noticed() -> None:
     assert happened(world, Happening.RERUN_ASKED) == 1
 
 
+def test_hosts_that_nobody_hears_go_on_with_their_jobs() -> None:
+    """The receiver was down for longer than a host may be silent: the cloud knows that its machines are well."""
+    world = World(ready_hosts=2)
+    world.hosts.job_takes = 5 * MINUTE
+    (job,) = started(world)
+    world.hosts.is_listener_down = True
+    end = world.clock.now() + 3 * MINUTE
+    world.until(lambda: world.clock.now() >= end, 4 * MINUTE)
+    assert happened(world, Happening.HOST_LOST) == 0
+    world.hosts.is_listener_down = False
+    world.until(world.is_quiet, 10 * MINUTE)
+    world.check_nothing_is_left()
+    assert world.github.conclusions(1) == ["success"]
+    assert len(world.github.jobs) == 1
+    assert _state(world, job) is JobState.COMPLETED
+
+
 def test_a_job_that_fails_by_itself_is_not_run_again() -> None:
     world = World()
     (job,) = started(world)

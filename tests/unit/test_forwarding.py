@@ -71,7 +71,15 @@ def test_a_full_word_holds_exactly_its_runners_but_never_goes_back() -> None:
     table = point(point(Table(), entry("moved", epoch=5, host=B)), entry("gone", number=1))
     table = replace_all(table, [entry("moved", epoch=4, host=A), entry("fresh", number=2)])
     assert hosts(table) == {"moved": B, "fresh": A}
-    assert RunnerId("gone") in table.forgotten
+
+
+def test_a_full_word_that_is_older_than_a_runner_costs_it_nothing() -> None:
+    """It was made before the runner was pointed to; the next one knows it, and may bring it back at the same epoch."""
+    table = point(Table(), entry("fresh", epoch=1))
+    assert hosts(replace_all(table, [], fresh={RunnerId("fresh")})) == {"fresh": A}
+    dropped = replace_all(table, [])
+    assert hosts(dropped) == {}
+    assert hosts(replace_all(dropped, [entry("fresh", epoch=1)])) == {"fresh": A}
 
 
 def test_memory_of_the_forgotten_is_bounded() -> None:

@@ -93,12 +93,14 @@ def _host_policy(settings: ControlSettings) -> HostPolicy:
         "control_ca_sha256": Authority.open(settings.home / "ca").control_ca_sha256,
         "relay_address": settings.relay_address or "",
     }
-    return HostPolicy(user_data, _heartbeat_limit(settings))
+    return HostPolicy(user_data)
 
 
 def _capacity(settings: ControlSettings) -> CapacityPolicy:
     spec = Shape(settings.host_vcpus, settings.host_memory_mib, settings.host_disk_mib)
-    return CapacityPolicy(_cloud(settings).name, spec, settings.ready_hosts, settings.hosts_max)
+    return CapacityPolicy(
+        _cloud(settings).name, spec, settings.ready_hosts, settings.hosts_max, _heartbeat_limit(settings)
+    )
 
 
 def _shape(settings: ControlSettings) -> Shape:

@@ -13,7 +13,7 @@ from typing import Final
 
 from workers.domain.host import Host, HostState, fits, room
 from workers.domain.runner import Runner, RunnerState, Shape
-from workers.planning.fleet import Fleet, is_coming, is_leaving, is_open, minus
+from workers.planning.fleet import Fleet, is_coming, is_leaving, minus
 
 # A host that nobody needs stays until the end of a started period, counted from when it was asked for: the jobs of a
 # morning come close together, and some clouds bill whole periods anyway.
@@ -31,12 +31,14 @@ class CapacityPolicy:
     """Of one host, for microVMs."""
     ready_hosts: int
     hosts_max: int
+    heartbeat_limit: timedelta = timedelta(seconds=10)
+    """A host that has been silent for longer gets nothing more to do."""
 
 
 def hosts_wanted(fleet: Fleet, waiting: Sequence[Shape], policy: CapacityPolicy) -> int:
     """Return how many hosts to ask for now; `waiting` are the shapes of what waits for room."""
     coming = sum(is_coming(host) for host in fleet.hosts)
-    ready = sum(is_open(host) for host in fleet.hosts)
+    ready = sum(fleet.takes(host) for host in fleet.hosts)
     homeless = unplaced(fleet, [*waiting, *(runner.shape for runner in stranded(fleet))])
     for_demand = hosts_for(homeless, policy.spec) - coming
     for_readiness = policy.ready_hosts - ready - coming
@@ -57,7 +59,7 @@ def stranded(fleet: Fleet) -> tuple[Runner, ...]:
 
 def unplaced(fleet: Fleet, shapes: Sequence[Shape]) -> list[Shape]:
     """Return what is left over of these shapes when the open hosts are filled."""
-    rooms = [fleet.left(host) for host in fleet.hosts if is_open(host)]
+    rooms = [fleet.left(host) for host in fleet.hosts if fleet.takes(host)]
     over = []
     for shape in shapes:
         place = next((number for number, left in enumerate(rooms) if fits(shape, left)), None)
@@ -83,6 +85,6 @@ def hosts_for(shapes: Sequence[Shape], spec: Shape) -> int:
 def is_surplus(host: Host, fleet: Fleet, policy: CapacityPolicy, now: datetime) -> bool:
     """Say whether this empty host is to be given back now. The caller has seen that no job waits."""
     is_empty = fleet.left(host) == room(host, ())
-    others = sum(is_open(one) for one in fleet.hosts if one.id != host.id)
+    others = sum(fleet.takes(one) for one in fleet.hosts if one.id != host.id)
     ends = (now - host.requested_at) % PERIOD >= PERIOD - PERIOD_END
-    return is_open(host) and is_empty and others >= policy.ready_hosts and ends
+    return fleet.takes(host) and is_empty and others >= policy.ready_hosts and ends

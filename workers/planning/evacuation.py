@@ -16,7 +16,7 @@ from workers.domain.host_class import mismatch
 from workers.domain.migration import Migration, MigrationPhase
 from workers.domain.names import HostId, MigrationId, RunnerId
 from workers.domain.runner import Runner, RunnerState, Shape
-from workers.planning.fleet import Fleet, is_open, minus
+from workers.planning.fleet import Fleet, minus
 
 # Even an empty guest needs about this long until its target may run it; what starts later costs the guest its last
 # seconds, in which its job might have ended by itself.
@@ -64,7 +64,7 @@ def needs_move(runner: Runner) -> bool:
 
 def _targets(source: Host, fleet: Fleet) -> Iterator[Host]:
     for host in fleet.hosts:
-        if host.id != source.id and is_open(host) and _is_fit(source, host):
+        if host.id != source.id and fleet.takes(host) and _is_fit(source, host):
             yield host
 
 

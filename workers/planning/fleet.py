@@ -22,6 +22,8 @@ class Fleet:
     hosts: tuple[Host, ...]
     runners: tuple[Runner, ...]
     migrations: tuple[Migration, ...] = ()
+    silent: frozenset[HostId] = frozenset()
+    """Hosts that are not heard just now; nothing more is entrusted to them."""
 
     def host(self, host_id: HostId) -> Host | None:
         """Return one host, None if it is not open."""
@@ -40,8 +42,12 @@ class Fleet:
 
         Filling the fullest leaves whole hosts empty, for the next notice or to be given back.
         """
-        found = [host for host in self.hosts if is_open(host) and fits(shape, self.left(host))]
+        found = [host for host in self.hosts if self.takes(host) and fits(shape, self.left(host))]
         return tuple(sorted(found, key=lambda host: (self.left(host).memory_mib, host.id)))
+
+    def takes(self, host: Host) -> bool:
+        """Say whether this host takes runners now."""
+        return is_open(host) and host.id not in self.silent
 
     def _arriving(self, host_id: HostId) -> Iterator[Shape]:
         by_id: dict[RunnerId, Runner] = {one.id: one for one in self.runners}

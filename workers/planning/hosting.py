@@ -8,12 +8,15 @@ from enum import Enum, auto
 from typing import Final, assert_never
 
 from workers.domain.host import Host, HostState
-from workers.planning.fleet import is_silent
 
 # Clouds sell again what they could not sell a minute ago; then another host is asked for.
 LAUNCH_LIMIT: Final = timedelta(minutes=3)
 # A machine boots, registers, fetches packages and proves itself; longer than this it costs and serves nobody.
 PREPARE_LIMIT: Final = timedelta(minutes=10)
+# A host that the cloud calls running and that we do not hear is cut off, or we are: its jobs go on meanwhile. It is
+# given up once it must have ended itself; sooner only if others are heard, so that the fault is not ours.
+CUT_OFF_LIMIT: Final = timedelta(minutes=5)
+ALL_CUT_OFF_LIMIT: Final = timedelta(minutes=20)
 
 
 class HostStep(Enum):
@@ -39,10 +42,13 @@ class HostSeen:
     is_surplus: bool
     """Nobody needs it and its period ends."""
     is_told_dead: bool
-    """The cloud says that the instance is no more; asked only once a deadline has passed."""
+    """The cloud says that the instance is no more; asked once it is silent or its deadline has passed."""
+    silent_for: timedelta = timedelta()
+    """Since when it has not been heard, as far as we were there to hear it."""
+    others_are_heard: bool = True
 
 
-def next_step(seen: HostSeen, heartbeat_limit: timedelta, now: datetime) -> HostStep:
+def next_step(seen: HostSeen, now: datetime) -> HostStep:
     """Say what to do next about this host."""
     host = seen.host
     age = now - host.requested_at
@@ -54,7 +60,7 @@ def next_step(seen: HostSeen, heartbeat_limit: timedelta, now: datetime) -> Host
                 return HostStep.LOSE
             return HostStep.WAIT if host.deadline_at is None else HostStep.GIVE_UP
         case HostState.READY | HostState.DRAINING:
-            return HostStep.LOSE if _is_gone(seen, heartbeat_limit, now) else _while_heard(seen)
+            return HostStep.LOSE if _is_gone(seen) else _while_heard(seen)
         case HostState.LOST | HostState.TERMINATING:
             return HostStep.TERMINATE
         case HostState.TERMINATED:
@@ -63,8 +69,8 @@ def next_step(seen: HostSeen, heartbeat_limit: timedelta, now: datetime) -> Host
             assert_never(host.state)
 
 
-def _is_gone(seen: HostSeen, limit: timedelta, now: datetime) -> bool:
-    return seen.is_told_dead or is_silent(seen.host, now, limit)
+def _is_gone(seen: HostSeen) -> bool:
+    return seen.is_told_dead or seen.silent_for > (CUT_OFF_LIMIT if seen.others_are_heard else ALL_CUT_OFF_LIMIT)
 
 
 def _while_heard(seen: HostSeen) -> HostStep:

@@ -12,7 +12,7 @@ from workers.domain.labels import served
 from workers.domain.names import HostId, host_id
 from workers.domain.runner import Shape
 from workers.planning.capacity import CapacityPolicy, hosts_wanted
-from workers.planning.fleet import Fleet
+from workers.planning.fleet import Fleet, is_silent
 from workers.ports import Clock, Hints, Store
 
 
@@ -26,10 +26,12 @@ class Buyer:
 
     def fleet(self) -> Fleet:
         """Return what there is now."""
+        hosts, now = tuple(self._store.hosts.open()), self._clock.now()
         return Fleet(
-            hosts=tuple(self._store.hosts.open()),
+            hosts=hosts,
             runners=tuple(self._store.runners.open()),
             migrations=tuple(self._store.migrations.open()),
+            silent=frozenset(host.id for host in hosts if is_silent(host, now, self.policy.heartbeat_limit)),
         )
 
     def waiting(self) -> Sequence[Job]:

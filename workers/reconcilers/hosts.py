@@ -31,11 +31,10 @@ STEPS_MAX: Final = 4
 
 @dataclass(frozen=True)
 class HostPolicy:
-    """What every host is told, and how long one may be silent."""
+    """What every host is told."""
 
     user_data: Mapping[str, str]
     """`control_url`, `control_ca_sha256` and `relay_address`."""
-    heartbeat_limit: timedelta
 
 
 class Hosts:
@@ -53,6 +52,7 @@ class Hosts:
     ) -> None:
         self._store, self._cloud, self._hints, self._clock = store, cloud, hints, clock
         self._buyer, self._policy, self._token = buyer, policy, token
+        self._listens_since = clock.now()
         self._tried: dict[
             RunnerId, tuple[HostId, ...]
         ] = {}  # forgotten at a restart, which may cost one more failed attempt
@@ -89,7 +89,7 @@ class Hosts:
             return False
         with self._store.hosts.lease(host_id) as lease:
             seen = self._gather(lease.row)
-            step = next_step(seen, self._policy.heartbeat_limit, self._clock.now())
+            step = next_step(seen, self._clock.now())
             if step not in {HostStep.EVACUATE, HostStep.WAIT}:
                 return self._act(lease, step)
         # Moves are written under the runners' leases, and the host's daemon may want its row meanwhile.
@@ -103,7 +103,9 @@ class Hosts:
             host=host,
             is_used=bool(fleet.runners_of(host.id) or moves),
             is_surplus=is_surplus(host, fleet, self._buyer.policy, now) and not self._buyer.waiting(),
-            is_told_dead=is_past_deadline(host, now) and host.state in HOST.open and self._is_dead(host.id),
+            is_told_dead=(is_past_deadline(host, now) or host.id in fleet.silent) and self._is_dead(host.id),
+            silent_for=now - max(host.heartbeat_at or now, self._listens_since),
+            others_are_heard=any(one.heartbeat_at and one.id not in fleet.silent for one in fleet.hosts),
         )
 
     def _is_dead(self, host_id: HostId) -> bool:

@@ -10,7 +10,7 @@ A lower epoch is refused, so a late or doubled word never brings a former host b
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -63,12 +63,14 @@ def forget(table: Table, runner_id: RunnerId, epoch: int) -> Table:
     return Table(entries, dict(list(forgotten.items())[-REMEMBERED_MAX:]))
 
 
-def replace_all(table: Table, entries: Iterable[Forwarding]) -> Table:
-    """Hold exactly these runners, each in the later of its two epochs. Raises `BadInput` and changes nothing."""
+def replace_all(table: Table, entries: Iterable[Forwarding], fresh: Collection[RunnerId] = ()) -> Table:
+    """Hold exactly these runners, each in the later of its two epochs. Raises `BadInput` and changes nothing.
+
+    The word is made of rows that were read a moment ago, so it does not know who was pointed to since: those in
+    `fresh` stay. Nor does it say that a runner is gone for good, so whoever is dropped may be pointed to again.
+    """
     wanted = {entry.runner_id: entry for entry in entries}
-    for runner_id, held in table.entries.items():
-        if runner_id not in wanted:
-            table = forget(table, runner_id, held.epoch)
+    table = replace(table, entries={one: held for one, held in table.entries.items() if one in wanted or one in fresh})
     for entry in wanted.values():
         _check(entry)
         if not _is_late(table, entry):

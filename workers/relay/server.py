@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol
@@ -29,6 +30,8 @@ from workers.relay.forwarding import Table, forget, point, replace_all
 ENTRY_LIMIT_BYTES: Final = 4 << 10
 # A full guest network has 65,519 entries of about 200 bytes each.
 TABLE_LIMIT_BYTES: Final = 16 << 20
+# A full word is made of rows that were read some seconds ago, at most a client's time limit.
+FRESH_LIMIT_S: Final = 30.0
 
 _ONE: Final = TypeAdapter(Forwarding)
 _ALL: Final = TypeAdapter(tuple[Forwarding, ...])
@@ -53,6 +56,7 @@ class Forwarder:
         self._projection = projection
         self._file = file
         self._one_at_a_time = threading.Lock()
+        self._pointed: dict[RunnerId, float] = {}
         self._table = _load(file)
         projection.hold(self._table.entries.values())
 
@@ -64,6 +68,7 @@ class Forwarder:
     def point(self, entry: Forwarding) -> None:
         with self._one_at_a_time:
             after = point(self._table, entry)
+            self._pointed[entry.runner_id] = time.monotonic()
             self._project(after)
             # Said again it is done again: the caller may be repairing what somebody else broke.
             if after == self._table:
@@ -78,9 +83,14 @@ class Forwarder:
 
     def replace_all(self, entries: Iterable[Forwarding]) -> None:
         with self._one_at_a_time:
-            after = replace_all(self._table, entries)
+            after = replace_all(self._table, entries, self._fresh())
             self._projection.hold(after.entries.values())
             self._keep(after)
+
+    def _fresh(self) -> set[RunnerId]:
+        now = time.monotonic()
+        self._pointed = {one: at for one, at in self._pointed.items() if now - at < FRESH_LIMIT_S}
+        return set(self._pointed)
 
     def _project(self, after: Table) -> None:
         """Take effect where the two tables differ: what goes first, so that an address that changes hands is free."""

@@ -1,22 +1,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from tests.unit.planning.rows import MINUTE, NOW, SECOND, a_host, a_move, a_runner
 from workers.domain.host import Host, HostState
 from workers.domain.migration import Ports
-from workers.planning.hosting import LAUNCH_LIMIT, PREPARE_LIMIT, HostSeen, HostStep, is_past_deadline, next_step
+from workers.planning.hosting import (
+    ALL_CUT_OFF_LIMIT,
+    CUT_OFF_LIMIT,
+    LAUNCH_LIMIT,
+    PREPARE_LIMIT,
+    HostSeen,
+    HostStep,
+    is_past_deadline,
+    next_step,
+)
 from workers.planning.orders import boot_order, move_order
 
-LIMIT = 10 * SECOND
 H = HostState
 
 
 def step(host: Host, after: float = 0, **what: bool) -> HostStep:
     facts = {"is_used": False, "is_surplus": False, "is_told_dead": False} | what
-    return next_step(HostSeen(host, **facts), LIMIT, NOW + after * SECOND)
+    seen = HostSeen(host, facts["is_used"], facts["is_surplus"], facts["is_told_dead"])
+    return next_step(seen, NOW + after * SECOND)
 
 
 def test_a_host_is_launched_for_so_long_and_then_given_up() -> None:
@@ -33,11 +43,22 @@ def test_a_host_that_never_gets_ready_is_lost(state: HostState) -> None:
 
 
 @pytest.mark.parametrize("state", [H.READY, H.DRAINING])
-def test_a_silent_host_is_lost(state: HostState) -> None:
-    host = a_host(state=state)
-    assert step(host, 10, is_used=True) is not HostStep.LOSE
-    assert step(host, 11, is_used=True) is HostStep.LOSE
-    assert step(host, is_told_dead=True) is HostStep.LOSE
+def test_a_host_is_lost_when_the_cloud_says_so(state: HostState) -> None:
+    assert step(a_host(state=state), is_told_dead=True) is HostStep.LOSE
+
+
+@pytest.mark.parametrize("state", [H.READY, H.DRAINING])
+def test_a_silent_host_that_the_cloud_calls_running_is_lost_late(state: HostState) -> None:
+    """Its jobs go on while it is cut off, or while we are; and if nobody is heard, then it is we who are."""
+
+    def judged(silent_for: timedelta, *, others_are_heard: bool) -> HostStep:
+        facts = HostSeen(a_host(state=state), True, False, False, silent_for, others_are_heard)
+        return next_step(facts, NOW)
+
+    assert judged(CUT_OFF_LIMIT, others_are_heard=True) is not HostStep.LOSE
+    assert judged(CUT_OFF_LIMIT + SECOND, others_are_heard=True) is HostStep.LOSE
+    assert judged(ALL_CUT_OFF_LIMIT, others_are_heard=False) is not HostStep.LOSE
+    assert judged(ALL_CUT_OFF_LIMIT + SECOND, others_are_heard=False) is HostStep.LOSE
 
 
 def test_a_ready_host_drains_for_a_notice_or_because_nobody_needs_it() -> None:
