@@ -327,15 +327,16 @@ def kernel_of(world: World) -> tuple[frozenset[tuple[str, str]], frozenset[tuple
 
 
 def test_holding_everything_puts_right_what_has_drifted(world: World) -> None:
-    world.relay.call(world.forwarder.replace_all, world.forwarder.entries)
+    world.point(90, world.a, 1)
+    world.point(91, world.b, 1)
     right = kernel_of(world)
     place = world.relay
     stray = guest_address(99)
-    run("bridge", "-n", place.name, "fdb", "del", guest_address(50).mac, "dev", "guests")
-    run("bridge", "-n", place.name, "fdb", "replace", guest_address(0).mac, "dev", "guests", "dst", HOST_A)
+    run("bridge", "-n", place.name, "fdb", "del", guest_address(90).mac, "dev", "guests")
+    run("bridge", "-n", place.name, "fdb", "replace", guest_address(91).mac, "dev", "guests", "dst", HOST_A)
     run("bridge", "-n", place.name, "fdb", "add", stray.mac, "dev", "guests", "dst", HOST_A)
     place.ip("neigh", "replace", stray.ip, "lladdr", stray.mac, "dev", "guests", "nud", "permanent")
-    place.ip("neigh", "replace", guest_address(0).ip, "lladdr", stray.mac, "dev", "guests", "nud", "permanent")
+    place.ip("neigh", "replace", guest_address(91).ip, "lladdr", stray.mac, "dev", "guests", "nud", "permanent")
     assert kernel_of(world) != right
     world.relay.call(world.forwarder.replace_all, world.forwarder.entries)
     assert kernel_of(world) == right
