@@ -105,7 +105,7 @@ class Bench:
         rows.figures.clear()
         row = self._rig.begin(order, "a", "b")
         if rows.wait(row.id, *END_OF_MOVE).phase is not MigrationPhase.FINISHED:
-            raise SystemExit(f"the move was aborted: {rows.get(row.id).reason}")
+            raise SystemExit(f"the move was aborted: {rows.reasons}")
         self._rig.settle(order.runner_id)
         target = self._rig["b"]
         target.inside.run(target.engine.stop(order.runner_id, row.epoch))

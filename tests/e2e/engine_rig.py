@@ -73,6 +73,7 @@ class Rows:
         self.deaf: set[HostId] = set()
         """Hosts that cannot reach the control plane at all."""
         self.figures: dict[str, float] = {}
+        self.reasons: list[str] = []
 
     def add(self, row: Migration) -> None:
         with self._changed:
@@ -101,7 +102,9 @@ class Rows:
     def wait(self, key: MigrationId, *phases: MigrationPhase, limit_s: float = LIMIT_S) -> Migration:
         with self._changed:
             arrived = self._changed.wait_for(lambda: self._rows[key].phase in phases, limit_s)
-            assert arrived, f"{self._rows[key]} is not {phases} after {limit_s} s; words: {self.words}"
+            assert arrived, (
+                f"{self._rows[key]} is not {phases} after {limit_s} s; words: {self.words}; reasons: {self.reasons}"
+            )
             return self._rows[key]
 
     def hear(self, host: HostId, key: MigrationId, said: Said | None, word: Word | None) -> RowView:
@@ -116,6 +119,8 @@ class Rows:
             if said is not None and word is not None:
                 assert word.epoch == row.epoch
                 self.words.append((host, said))
+                if word.reason:
+                    self.reasons.append(f"{role}: {word.reason}")
                 self.figures.update(word.figures)
                 row = decide(row, role, said, now)
             has_won = row.phase is not self._rows[key].phase

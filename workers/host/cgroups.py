@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -141,9 +142,13 @@ class Cgroup:
                     if time.monotonic() > end:
                         raise
                     time.sleep(REMOVAL_INTERVAL_S)
+            with suppress(OSError):  # the host's other runners are in there, or it is gone already
+                place.parent.rmdir()
 
 
 def _write(place: Path, files: Mapping[str, str]) -> None:
+    with suppress(FileNotFoundError):  # the last other runner of the host has just taken the parent along
+        place.mkdir(parents=True, exist_ok=True)
     place.mkdir(parents=True, exist_ok=True)
     for file, contents in files.items():
         (place / file).write_text(contents)

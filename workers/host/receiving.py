@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Final, Self, assert_never
 
-from workers.domain.errors import Bug, TryLater
+from workers.domain.errors import Bug, SpotError, TryLater
 from workers.domain.messages import MoveOrder, RowView
 from workers.domain.migration import MigrationPhase, Ports, Said
 from workers.host import target
@@ -174,8 +174,7 @@ class Receiving(Move):
                 await self.microvm.join()
                 return None
             case TargetCommand.RUN:
-                self.figures["resumed_at"] = await self.microvm.run()
-                return target.GuestRuns()
+                return await self._let_run()
             case TargetCommand.WIPE:
                 await self._undo()
                 return target.GuestWiped()
@@ -183,6 +182,13 @@ class Receiving(Move):
                 raise Bug(f"target of a migration: {command} when it was listening already")
             case _:
                 assert_never(command)
+
+    async def _let_run(self) -> TargetEvent:
+        try:
+            self.figures["resumed_at"] = await self.microvm.run()
+        except SpotError as error:
+            return target.MonitorFailed(str(error))
+        return target.GuestRuns()
 
     async def _settle_in(self) -> None:
         """The guest runs here: nobody may come in any more, and it is told where it is."""

@@ -26,11 +26,18 @@ STALL_LIMIT_S: Final = 1.2
 SWITCH_LIMIT_S: Final = 2.0
 # The target commits within a few round trips, or not at all.
 PAUSED_LIMIT_S: Final = 5.0
+# Both sides read the row three times a second; one that has not been seen by then is cut off.
+MIRRORED_LIMIT_S: Final = 3.0
 # What is left of the deadline must do for backing out.
 DEADLINE_MARGIN_S: Final = 1.0
 MIB: Final = 1 << 20
 _COPYING: Final = frozenset({SourceState.MIRRORING, SourceState.COPYING})
-_BEFORE_THE_PAUSE: Final = _COPYING | {SourceState.SWITCHING}
+_BEFORE_THE_PAUSE: Final = _COPYING | {SourceState.MIRRORED, SourceState.SWITCHING}
+_LIMITS: Final = {
+    SourceState.MIRRORED: MIRRORED_LIMIT_S,
+    SourceState.SWITCHING: SWITCH_LIMIT_S,
+    SourceState.PAUSED: PAUSED_LIMIT_S,
+}
 _WORDS: Final = {
     SourceCommand.SAY_PAUSED: Said.PAUSED,
     SourceCommand.SAY_ABORTED: Said.ABORTED,
@@ -48,6 +55,8 @@ class Sending(Move):
         self._began = time.monotonic()
         self._entered = time.monotonic()
         self._is_cancelled = False
+        self._is_setting_up = False
+        """QEMU looks at all memory before it sends any, and answers nothing meanwhile."""
 
     @classmethod
     def recovered(cls, microvm: Microvm, order: MoveOrder) -> Self:
@@ -58,7 +67,7 @@ class Sending(Move):
 
     def recover(self) -> None:
         self._source = Source(SourceState.RECOVERED)
-        self._is_cancelled = False
+        self._is_cancelled = self._is_setting_up = False
 
     @property
     def has_decided(self) -> bool:
@@ -88,6 +97,7 @@ class Sending(Move):
         return (self._watch(),) if self.microvm.has_ended else (self._watch(), self._hear())
 
     async def begin(self) -> None:
+        await self.microvm.eased()
         if self._source.state is SourceState.NEW:
             self.put(source.SendOrdered())
 
@@ -120,6 +130,8 @@ class Sending(Move):
             waiting += [outcome for outcome in outcomes if outcome is not None]
 
     def _translated(self, event: QemuEvent) -> SourceEvent | None:
+        if event.name == "MIGRATION":
+            self._is_setting_up = event.facts.get("status") == "setup"
         match event.name, event.facts.get("status"):
             case "STOP", _:
                 self.figures["stopped_at"] = event.at
@@ -183,7 +195,6 @@ class Sending(Move):
         return await self._attempt(self._start_mirror())
 
     async def _start_mirror(self) -> None:
-        await self.microvm.eased()
         with readable_keys(self.microvm.parts.identity, self.microvm.directory, self.microvm.user) as keys:
             await load_keys(self.microvm.qemu, keys, "client")
         await self._outgoing().start_mirror()
@@ -241,7 +252,8 @@ class Sending(Move):
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             now, state = time.monotonic(), self._source.state
-            progress = await self._progress(seen) if state in _COPYING else (object(), object())
+            is_sending = state in _COPYING and not self._is_setting_up
+            progress = await self._progress(seen) if is_sending else (object(), object())
             if progress != seen:
                 seen, changed_at = progress, now
             if self._is_too_late(state, now, changed_at):
@@ -258,8 +270,7 @@ class Sending(Move):
         if state in _COPYING and now - changed_at > STALL_LIMIT_S:
             self._source.reason = self._source.reason or "the target takes nothing any more"
             return True
-        limits = {SourceState.SWITCHING: SWITCH_LIMIT_S, SourceState.PAUSED: PAUSED_LIMIT_S}
-        has_stood = now - self._entered > limits.get(state, float("inf"))
+        has_stood = now - self._entered > _LIMITS.get(state, float("inf"))
         return has_stood or (state in _BEFORE_THE_PAUSE and now > self.ends_at - DEADLINE_MARGIN_S)
 
 

@@ -25,6 +25,8 @@ DOWNTIME_MS: Final = 30
 BANDWIDTH_BYTES_S: Final = 10 << 30
 # A peer that does not take a connection would hang QEMU, and with it the guest's disk, for minutes.
 REACH_LIMIT_S: Final = 1.0
+OPEN_LIMIT_S: Final = 1
+NBD_GREETING: Final = b"NBDMAGIC"
 # A guest's write may hang for 2 s at most when the peer is lost; cutting the streams comes at the end of that.
 CANCEL_LIMIT_S: Final = 5.0
 MIRROR: Final = "mirror"
@@ -105,7 +107,9 @@ class Outgoing:
         """Begin to copy the disk; every write of the guest goes to both sides from now on."""
         await self._reach()
         server = {"type": "inet", "host": self._address, "port": str(self._ports.disk)}
-        remote = {"driver": "nbd", "node-name": REMOTE, "server": server, "export": "disk"}
+        # QEMU stands still until the peer has answered, and the guest with it.
+        patience = {"open-timeout": OPEN_LIMIT_S}
+        remote = {"driver": "nbd", "node-name": REMOTE, "server": server, "export": "disk"} | patience
         await self._qemu.execute("blockdev-add", remote | {"tls-creds": "tls", "tls-hostname": self._peer})
         job = {"job-id": MIRROR, "device": "disk", "target": REMOTE, "sync": "top", "copy-mode": "write-blocking"}
         await self._qemu.execute("blockdev-mirror", job)
@@ -161,11 +165,12 @@ class Outgoing:
         return int(ram["transferred"]) if isinstance(ram, dict) else 0
 
     async def _reach(self) -> None:
-        """Connect and hang up: the export does not mind, and QEMU would not come back from a dead peer."""
+        """Connect, be greeted and hang up: the export does not mind, and QEMU would wait for a dead peer."""
         try:
             async with asyncio.timeout(REACH_LIMIT_S):
-                _reader, writer = await asyncio.open_connection(self._address, self._ports.disk)
-        except (OSError, TimeoutError) as error:
+                reader, writer = await asyncio.open_connection(self._address, self._ports.disk)
+                await reader.readexactly(len(NBD_GREETING))
+        except (OSError, EOFError, TimeoutError) as error:
             raise Unreachable(f"{self._peer} does not take the disk at {self._address}: {error}") from error
         writer.close()
         with suppress(OSError):
