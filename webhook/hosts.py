@@ -21,6 +21,7 @@ from workers.domain.messages import (
     Notice,
     RegistrationAnswer,
     RegistrationRequest,
+    RenewalRequest,
     RowView,
     Word,
 )
@@ -30,6 +31,7 @@ from workers.domain.names import HostId, MigrationId
 T = TypeVar("T")
 
 _REGISTER: Final = TypeAdapter(RegistrationRequest)
+_RENEW: Final = TypeAdapter(RenewalRequest)
 _REGISTERED: Final = TypeAdapter(RegistrationAnswer)
 _HEARTBEAT: Final = TypeAdapter(Heartbeat)
 _HEARD: Final = TypeAdapter(HeartbeatAnswer)
@@ -49,6 +51,10 @@ def host_routes(words: Words) -> Blueprint:
     @routes.post("/register")
     def register() -> Response:
         return _answer(_REGISTERED, words.register(_body(_REGISTER)))
+
+    @routes.post("/renew")
+    def renew() -> Response:
+        return _answer(_REGISTERED, words.renew(_admitted(words), _body(_RENEW)))
 
     @routes.post("/heartbeat")
     def heartbeat() -> Response:

@@ -31,6 +31,7 @@ from workers.domain.messages import (
     NoticeKind,
     RegistrationAnswer,
     RegistrationRequest,
+    RenewalRequest,
     RowView,
     Word,
 )
@@ -84,6 +85,14 @@ class Words:
             event = Event(Happening.HOST_REGISTERED, now, host_id=host.id, detail={"address": address})
             lease.write(replace(lease.row, state=state, address=address), event)
         self.hints.look_at("host", host.id)
+        return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
+
+    def renew(self, host_id: HostId, request: RenewalRequest) -> RegistrationAnswer:
+        """Give a host that shows a good certificate its next one, for the same name and address."""
+        host = self.store.hosts.get(host_id)
+        if host is None or host.address is None:
+            raise Refused(f"{host_id} has never registered; a certificate is renewed only where one was given")
+        certificate = self.authority.host_certificate(request.csr, host.id, host.address)
         return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
 
     def heartbeat(self, host_id: HostId, heartbeat: Heartbeat) -> HeartbeatAnswer:

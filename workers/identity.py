@@ -146,8 +146,20 @@ class Authority:
 def make_csr(host_id: HostId) -> tuple[str, str]:
     """Make a host's key and the request for its certificate; returns (key, request), both PEM."""
     key = _make_key()
-    request = x509.CertificateSigningRequestBuilder().subject_name(_subject(host_id)).sign(key, hashes.SHA256())
-    return _key_pem(key), request.public_bytes(Encoding.PEM).decode()
+    return _key_pem(key), _request(host_id, key)
+
+
+def next_csr(host_id: HostId, directory: Path) -> str:
+    """Return the request (PEM) for the next certificate of the key in this directory."""
+    key = load_pem_private_key((directory / KEY).read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Unfit(f"{directory / KEY} holds no P-256 key; remove the directory, and the machine with it")
+    return _request(host_id, key)
+
+
+def write_next(directory: Path, certificate: str) -> None:
+    """Put the next certificate (PEM) in the place of the present one; the key stays, so both fit at any moment."""
+    _write(directory / CERTIFICATE, certificate, 0o644)
 
 
 def write_leaf(directory: Path, leaf: Leaf, control_ca: str, hosts_ca: str) -> None:
@@ -173,6 +185,11 @@ def common_name(certificate: Mapping[str, object] | None) -> str | None:
 
 
 # ---------------------------------------------------------------- certificates
+
+
+def _request(host_id: HostId, key: ec.EllipticCurvePrivateKey) -> str:
+    request = x509.CertificateSigningRequestBuilder().subject_name(_subject(host_id)).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
 
 
 def _make_key() -> ec.EllipticCurvePrivateKey:

@@ -23,6 +23,7 @@ from workers.domain.messages import (
     NoticeKind,
     RegistrationAnswer,
     RegistrationRequest,
+    RenewalRequest,
     RunnerReport,
     Word,
 )
@@ -67,6 +68,21 @@ class TestRegistration:
     def test_a_token_is_good_for_its_own_host_only(self, caller: HostCaller, store: SqlStore) -> None:
         assert caller.post("/v1/register", None, self.request(self.token(store, T))).status_code == 403
         assert state_of(store, H) is HostState.LAUNCHING
+
+    def test_a_host_gets_its_next_certificate_for_its_own_name_only(
+        self, caller: HostCaller, store: SqlStore, authority: Authority
+    ) -> None:
+        assert caller.post("/v1/register", None, self.request(self.token(store))).status_code == 200
+        request = RenewalRequest(make_csr(T)[1])  # whatever the request says, the name comes from the socket
+        answer = caller.post("/v1/renew", H, request)
+        assert answer.status_code == 200
+        leaf = x509.load_pem_x509_certificate(
+            TypeAdapter(RegistrationAnswer).validate_json(answer.data).certificate.encode()
+        )
+        leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.hosts_ca.encode()))
+        assert leaf.subject.rfc4514_string() == f"CN={H},O=spot-runner"
+        assert caller.post("/v1/renew", None, request).status_code == 403
+        assert caller.post("/v1/renew", T, request).status_code == 403, "it has never registered"
 
     @pytest.mark.parametrize("minutes", [6, 600])
     def test_an_old_token_is_worth_nothing(

@@ -15,7 +15,7 @@ import structlog
 
 from workers.clock import SystemClock
 from workers.domain.errors import SpotError, TryLater, Unreachable
-from workers.domain.messages import RegistrationRequest
+from workers.domain.messages import RegistrationAnswer, RegistrationRequest, RenewalRequest
 from workers.domain.names import HostId
 from workers.host.acceleration import choose_acceleration, measure_host_class
 from workers.host.control import ControlClient
@@ -26,7 +26,7 @@ from workers.host.network import HostNetwork
 from workers.host.notices import MetadataService, NoticeWatcher, UserData
 from workers.host.packages import PackageShelf
 from workers.host.readiness import Readiness
-from workers.identity import Leaf, make_csr, write_leaf
+from workers.identity import Leaf, make_csr, next_csr, write_leaf, write_next
 from workers.listener import Identity, open_port, require_root, run_until_told, serve
 from workers.settings import HostSettings
 from workers.telemetry import start_logging
@@ -36,6 +36,9 @@ T = TypeVar("T")
 # A machine may be up before its cloud's metadata, and before a control plane that is being restarted.
 PATIENCE_S: Final = 60.0
 RETRY_INTERVAL_S: Final = 1.0
+# A certificate lives for 24 hours; many renewals may fail before it ends.
+RENEWAL_INTERVAL_S: Final = 8 * 3600.0
+RENEWAL_RETRY_S: Final = 60.0
 
 _log: Final = structlog.get_logger()
 
@@ -80,13 +83,14 @@ async def _run(settings: HostSettings) -> None:
     await engine.adopt()
     readiness = Readiness(engine, host_class, allow_tcg=settings.allow_tcg)
     try:
-        await _serve(settings, engine, readiness, control, metadata, listening)
+        await _serve(settings, HostId(told.host_id), engine, readiness, control, metadata, listening)
     finally:
         await engine.release()
 
 
 async def _serve(
     settings: HostSettings,
+    host_id: HostId,
     engine: Engine,
     readiness: Readiness,
     control: ControlClient,
@@ -101,6 +105,7 @@ async def _serve(
         group.create_task(
             keep_beating(control.heartbeat, readiness.heartbeat, readiness.want, settings.heartbeat_interval_s)
         )
+        group.create_task(keep_renewed(control.renew, host_id, directory))
         group.create_task(watcher.watch(settings.notice_interval_s))
         group.create_task(readiness.prove())
 
@@ -114,6 +119,27 @@ async def _ensure_registered(control: ControlClient, directory: Path, told: User
     answer = await _patiently(lambda: control.register(request, told.control_ca_sha256))
     write_leaf(directory, Leaf(answer.certificate, key), answer.control_ca, answer.hosts_ca)
     _log.info("host_registered", host=told.host_id, address=address)
+
+
+async def keep_renewed(
+    renew: Callable[[RenewalRequest], Awaitable[RegistrationAnswer]],
+    host_id: HostId,
+    directory: Path,
+    interval_s: float = RENEWAL_INTERVAL_S,
+) -> None:
+    """Renew the certificate for ever; a renewal that fails is tried again soon, and nothing else depends on it yet."""
+    wait = interval_s
+    while True:
+        await asyncio.sleep(wait)
+        try:
+            answer = await renew(RenewalRequest(next_csr(host_id, directory)))
+        except SpotError as error:
+            _log.warning("certificate_not_renewed", host=host_id, because=str(error))
+            wait = min(RENEWAL_RETRY_S, interval_s)
+        else:
+            write_next(directory, answer.certificate)
+            _log.info("certificate_renewed", host=host_id)
+            wait = interval_s
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

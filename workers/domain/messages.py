@@ -169,3 +169,11 @@ class RegistrationAnswer:
     """PEM: whoever shows a certificate of this issuer is the control plane."""
     hosts_ca: str
     """PEM: whoever shows a certificate of this issuer is a host of this deployment."""
+
+
+@dataclass(frozen=True)
+class RenewalRequest:
+    """How a host gets its next certificate before the present one ends; answered with a `RegistrationAnswer`."""
+
+    csr: str
+    """PEM; only its key is used."""

@@ -24,6 +24,7 @@ from workers.domain.messages import (
     Notice,
     RegistrationAnswer,
     RegistrationRequest,
+    RenewalRequest,
     RowView,
     Word,
 )
@@ -46,6 +47,7 @@ _NOTICE: Final = TypeAdapter(Notice)
 _ROW: Final = TypeAdapter(RowView)
 _WORD: Final = TypeAdapter(Word)
 _REQUEST: Final = TypeAdapter(RegistrationRequest)
+_RENEWAL: Final = TypeAdapter(RenewalRequest)
 _ANSWER: Final = TypeAdapter(RegistrationAnswer)
 _ERROR: Final = TypeAdapter(dict[str, str])
 
@@ -65,6 +67,12 @@ class ControlClient:
         issuer = await self._fetch_issuer(control_ca_sha256)
         async with _client(ssl.create_default_context(cadata=issuer)) as client:
             answer = await self._exchange(client, "POST", "/v1/register", REGISTER_LIMIT_S, _REQUEST.dump_json(request))
+        return _understood(_ANSWER, answer)
+
+    async def renew(self, request: RenewalRequest) -> RegistrationAnswer:
+        """Exchange the present certificate for the next one."""
+        body = _RENEWAL.dump_json(request)
+        answer = await self._exchange(self._current(), "POST", "/v1/renew", REGISTER_LIMIT_S, body)
         return _understood(_ANSWER, answer)
 
     async def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
