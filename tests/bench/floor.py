@@ -147,12 +147,12 @@ def _connected(path: Path) -> socket.socket:
 
 
 @contextmanager
-def restored(stock: Stock, directory: Path) -> Iterator[tuple[ByHand, float]]:
-    """Restore a guest; yields it with the milliseconds from the command to the agent's first answer."""
+def restored(stock: Stock, directory: Path, function: str, *args: object) -> Iterator[tuple[ByHand, float]]:
+    """Restore a guest; yields it with the milliseconds from the command to the agent's answer to this call."""
     guest = ByHand(stock, directory, fresh=False)
     try:
         guest.restore(stock.state)
-        guest.call_agent("RunnerStatus")
+        guest.call_agent(function, *args)
         yield guest, (time.monotonic() - guest.began) * 1000
     finally:
         guest.end()

@@ -24,14 +24,15 @@ def block(number: int) -> bytes:
     return piece * (BLOCK // len(piece))
 
 
-def work(seconds: float, memory_mib: int, disk_mib: int) -> int:
-    """Be busy for so long, then check; `disk_mib` is what the disk gets in all."""
+def work(seconds: float, memory_mib: int, disk_mib: int, pace_s: float = 0.0) -> int:
+    """Be busy for so long, then check; the memory is written once per `pace_s`, the disk gets `disk_mib` in all."""
     end = time.monotonic() + seconds
     memory = bytearray(memory_mib << 20)
     rounds = written = 0
     with FILE.open("w+b", buffering=0) as file:
         while time.monotonic() < end or written < disk_mib:
             rounds += 1
+            time.sleep(pace_s)
             for place in range(0, len(memory), PAGE):
                 memory[place] = rounds & 255
             if written < disk_mib:

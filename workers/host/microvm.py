@@ -126,19 +126,7 @@ class Microvm:
 
     async def wake(self) -> None:
         """Make a restored guest somebody of its own; returns when its agent has answered."""
-        address = self.order.address
-        told = {
-            "seed": secrets.token_hex(32),
-            "now": time.time(),
-            "machine_id": secrets.token_hex(16),
-            "hostname": self.entry.runner_id,
-            "mac": address.mac,
-            "ip": address.ip,
-            "prefix_length": address.prefix_length,
-            "gateway": address.gateway,
-            "gateway_mac": GATEWAY_MAC,
-            "mtu": GUEST_MTU,
-        }
+        told = fresh_identity(self.order)
         await self.call("AfterResume", "restored", told, limit_s=WAKE_LIMIT_S)
 
     async def join(self) -> None:
@@ -271,3 +259,20 @@ class Microvm:
             except SpotError as error:
                 log.debug("guest_silent", runner=self.entry.runner_id, because=str(error))
             await asyncio.wait((self.qemu.ended,), timeout=STATUS_INTERVAL_S)
+
+
+def fresh_identity(order: BootOrder) -> dict[str, object]:
+    """Return what a restored guest is told, so that it becomes somebody of its own (docs/protocols.md)."""
+    address = order.address
+    return {
+        "seed": secrets.token_hex(32),
+        "now": time.time(),
+        "machine_id": secrets.token_hex(16),
+        "hostname": order.runner_id,
+        "mac": address.mac,
+        "ip": address.ip,
+        "prefix_length": address.prefix_length,
+        "gateway": address.gateway,
+        "gateway_mac": GATEWAY_MAC,
+        "mtu": GUEST_MTU,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Self, assert_never
 
@@ -17,13 +18,13 @@ from workers.host.microvm import Microvm
 from workers.host.moves import READ_INTERVAL_S, WATCH_INTERVAL_S, Move, Pace
 from workers.host.qemu import Hearing, QemuEvent
 from workers.host.source import Source, SourceCommand, SourceEvent, SourceState
-from workers.host.streams import EVENTS, Outgoing, load_keys
+from workers.host.streams import DOWNTIME_MS, EVENTS, Outgoing, downtime_ms, load_keys
 from workers.host.tls import readable_keys
 
 # Nothing taken for so long means that the peer is lost; with the cut that follows no write of the guest hangs for 2 s.
 STALL_LIMIT_S: Final = 1.2
-# The end of the mirror and the last memory take some tens of milliseconds.
-SWITCH_LIMIT_S: Final = 2.0
+# The end of the mirror and the last memory take some tens of milliseconds, up to two seconds of a guest in a hurry.
+SWITCH_LIMIT_S: Final = 4.0
 # The target commits within a few round trips, or not at all.
 PAUSED_LIMIT_S: Final = 5.0
 # Both sides read the row three times a second; one that has not been seen by then is cut off.
@@ -55,6 +56,7 @@ class Sending(Move):
         self._began = time.monotonic()
         self._entered = time.monotonic()
         self._is_cancelled = False
+        self._downtime_ms = DOWNTIME_MS
         self._is_setting_up = False
         """QEMU looks at all memory before it sends any, and answers nothing meanwhile."""
 
@@ -258,6 +260,15 @@ class Sending(Move):
                 seen, changed_at = progress, now
             if self._is_too_late(state, now, changed_at):
                 self.put(source.LimitReached())
+            elif state is SourceState.COPYING and is_sending:
+                await self._be_patient(now)
+
+    async def _be_patient(self, now: float) -> None:
+        wanted = downtime_ms(now - self._entered, self.ends_at - now)
+        if wanted > self._downtime_ms:
+            self._downtime_ms = wanted
+            with suppress(SpotError):  # it has just ended, one way or the other
+                await self._outgoing().allow_downtime(wanted)
 
     async def _progress(self, seen: tuple[object, object]) -> tuple[object, object]:
         try:

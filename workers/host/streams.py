@@ -21,6 +21,9 @@ from workers.host.qemu import Qemu
 
 # How long the guest may stand while the last of its memory is sent; what is added is the end of the mirror and the row.
 DOWNTIME_MS: Final = 30
+# A guest that writes faster than the line carries is never done in so little; a longer pause is better than a lost job.
+LONGER_DOWNTIMES: Final = ((10.0, 120), (20.0, 500), (30.0, 2000))
+LAST_CHANCE_S: Final = 15.0
 # The line decides, not QEMU's own modest default.
 BANDWIDTH_BYTES_S: Final = 10 << 30
 # A peer that does not take a connection would hang QEMU, and with it the guest's disk, for minutes.
@@ -94,6 +97,13 @@ async def stop_listening(qemu: Qemu) -> None:
         await _leniently(qemu, command, arguments)
 
 
+def downtime_ms(copying_s: float, left_s: float) -> int:
+    """Return how long a guest may stand that has been copied for so long, with so much time left."""
+    if left_s < LAST_CHANCE_S:
+        return LONGER_DOWNTIMES[-1][1]
+    return max((allowed for after_s, allowed in LONGER_DOWNTIMES if copying_s > after_s), default=DOWNTIME_MS)
+
+
 class Outgoing:
     """The source's end."""
 
@@ -120,6 +130,10 @@ class Outgoing:
         pace = {"downtime-limit": DOWNTIME_MS, "max-bandwidth": BANDWIDTH_BYTES_S}
         await self._qemu.execute("migrate-set-parameters", pace | {"tls-creds": "tls", "tls-hostname": self._peer})
         await self._qemu.execute("migrate", {"uri": f"tcp:{self._address}:{self._ports.memory}"})
+
+    async def allow_downtime(self, allowed_ms: int) -> None:
+        """Change how long the guest may stand; takes effect while memory is copied."""
+        await self._qemu.execute("migrate-set-parameters", {"downtime-limit": allowed_ms})
 
     async def end_mirror(self) -> None:
         """Finish the mirror of a guest that stands; QEMU says `BLOCK_JOB_COMPLETED` when both disks are equal."""
