@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from workers.rehearsal.job import beat, connection, disk
-from workers.rehearsal.job.connection import Conversation
+from workers.rehearsal.job import disk, witness
+from workers.rehearsal.job.witness import Beat, Conversation
 
 LIMIT_S = 20.0
 
@@ -67,9 +67,9 @@ class EchoServer:
 
 def converse(folder: Path, answer: Callable[[int], list[str] | None]) -> dict[str, Any]:
     server = EchoServer(answer)
-    connection.main("127.0.0.1", str(server.port), folder)
+    witness.main("127.0.0.1", str(server.port), folder)
     server.thread.join(LIMIT_S)
-    figures: dict[str, Any] = json.loads((folder / "connection.json").read_text())
+    figures: dict[str, Any] = json.loads((folder / "witness.json").read_text())
     return figures
 
 
@@ -84,23 +84,29 @@ def stopping_after(folder: Path, last: int, echo: Callable[[int], list[str]]) ->
 
 def test_a_connection_that_holds_says_so(tmp_path: Path) -> None:
     figures = converse(tmp_path, stopping_after(tmp_path, 5, lambda number: [f"{number} {100 + number / 50}"]))
-    assert (figures["survived"], figures["lost_messages"], figures["doubled_messages"]) == (True, 0, 0)
-    assert figures["messages"] >= 6
+    connection = figures["connection"]
+    assert (connection["survived"], connection["lost_messages"], connection["doubled_messages"]) == (True, 0, 0)
+    assert connection["messages"] >= 6
+    assert max(figures["beat"]["gaps_ms"]) >= witness.BEAT_S * 1000
 
 
 def test_a_connection_that_is_cut_says_so_and_is_not_dialled_again(tmp_path: Path) -> None:
-    figures = converse(tmp_path, lambda number: None if number == 3 else [f"{number} {100 + number / 50}"])
-    assert figures["survived"] is False
-    assert figures["lost_messages"] >= 1
+    def cut(number: int) -> list[str] | None:
+        if number == 3:
+            (tmp_path / "stop").touch()
+            return None
+        return [f"{number} {100 + number / 50}"]
+
+    connection = converse(tmp_path, cut)["connection"]
+    assert connection["survived"] is False
+    assert connection["lost_messages"] >= 1
 
 
-def test_the_beat_keeps_what_it_felt(tmp_path: Path) -> None:
-    (tmp_path / "stop").touch()
-    figures = beat.beat(tmp_path / "stop")
-    gaps = figures["gaps_ms"]
-    assert isinstance(gaps, list)
-    assert len(gaps) >= 1
-    assert max(gaps) >= beat.BEAT_S * 1000
+def test_the_beat_keeps_the_longest_gap_of_each_tenth_of_a_second_and_where_it_ended() -> None:
+    beat = Beat(began=100.0, last=100.0)
+    ended = [beat.note(100 + at) for at in (0.05, 0.09, 0.101, 0.15, 0.42, 0.501)]
+    assert ended == [False, False, True, False, True, True]
+    assert beat.gaps == pytest.approx([0.05, 0.0, 0.0, 0.27, 0.081])
 
 
 def test_a_single_changed_byte_on_the_disk_is_seen(tmp_path: Path) -> None:
@@ -112,7 +118,7 @@ def test_a_single_changed_byte_on_the_disk_is_seen(tmp_path: Path) -> None:
         file.seek(77 << 20)
         file.write(bytes([byte[0] ^ 1]))
     assert not disk.verify(tmp_path)
-    assert json.loads((tmp_path / "disk.json").read_text()) is False
+    assert json.loads((tmp_path / "disk.json").read_text()) == {"disk": False}
 
 
 def test_a_file_that_became_shorter_is_seen(tmp_path: Path) -> None:

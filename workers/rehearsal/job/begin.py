@@ -1,4 +1,4 @@
-"""Start what accompanies the job from its first step to its last: the connection and the beat."""
+"""Start the witness, which accompanies the job from its first step to its last."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+WITNESS = Path(__file__).parent / "witness.py"
 
 
 def main(address: str, port: str, folder: Path) -> None:
     folder.mkdir()
-    commands = {"connection": [address, port, str(folder)], "beat": [str(folder)]}
-    for name, arguments in commands.items():
-        with (folder / f"{name}.log").open("wb") as log:
-            subprocess.Popen(
-                [sys.executable, str(HERE / f"{name}.py"), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # the step ends, they go on
-            )
+    with (folder / "witness.log").open("wb") as log:
+        subprocess.Popen(
+            [sys.executable, str(WITNESS), address, port, str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # the step ends, it goes on
+        )
     sys.stdout.write(f"holding a connection to {address}:{port}\n")
 
 

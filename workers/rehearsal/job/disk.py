@@ -36,7 +36,7 @@ def verify(folder: Path) -> bool:
             digest.update(chunk)
             size += len(chunk)
     is_same = digest.hexdigest() == (folder / "random.sha256").read_text() and size == CHUNKS * CHUNK
-    (folder / "disk.json").write_text(json.dumps(is_same))
+    (folder / "disk.json").write_text(json.dumps({"disk": is_same}))
     sys.stdout.write(
         f"read {size // CHUNK} MiB again, sha256 {digest.hexdigest()}: {'same' if is_same else 'DIFFERENT'}\n"
     )
