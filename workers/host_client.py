@@ -1,24 +1,22 @@
 """HostApi over HTTPS: what the control plane asks of a host's daemon.
 
-A host is checked by its *name*: whatever address was dialled, the certificate there must be the host's own. Since a
-connection is checked only when it is made, and addresses are used again, every host has connections of its own.
+A host is checked by its *name*: whatever address was dialled, the certificate there must be the host's own.
 """
 
 from __future__ import annotations
 
-import ssl
-import threading
 from pathlib import Path
 from typing import Final
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from workers.domain.errors import Refused, SpotError, TryLater, Unreachable
+from workers.caller import Call, Caller
+from workers.domain.errors import Refused, Unreachable
 from workers.domain.host import Host
 from workers.domain.messages import BootOrder, MoveOrder, StartOrder
 from workers.domain.migration import Ports
-from workers.domain.names import HostId, RunnerId
+from workers.domain.names import RunnerId
 
 PORT: Final = 8444
 
@@ -43,13 +41,7 @@ class HostClient:
     """ports.HostApi with the control plane's certificate, which is read again whenever its file changes."""
 
     def __init__(self, certificate_dir: Path, port: int = PORT) -> None:
-        self._directory = certificate_dir
-        self._port = port
-        self._lock = threading.Lock()
-        self._stamp = 0
-        self._context: ssl.SSLContext | None = None
-        self._pools: dict[HostId, httpx.Client] = {}
-        self._former: list[httpx.Client] = []
+        self._caller, self._port = Caller(certificate_dir, "hosts-ca.pem"), port
 
     def boot(self, host: Host, order: BootOrder) -> None:
         self._call(host, "PUT", f"/v1/runners/{order.runner_id}", BOOT_LIMIT_S, _BOOT.dump_json(order))
@@ -75,64 +67,10 @@ class HostClient:
 
     def close(self) -> None:
         """Close every connection."""
-        with self._lock:
-            for pool in (*self._pools.values(), *self._former):
-                pool.close()
-            self._pools, self._former = {}, []
+        self._caller.close()
 
     def _call(self, host: Host, method: str, path: str, limit_s: float, body: bytes | None = None) -> httpx.Response:
         if host.address is None:
             raise Unreachable(f"{host.id} has no address yet")
-        try:
-            answer = self._pool(host.id).request(
-                method,
-                f"https://{host.address}:{self._port}{path}",
-                content=body,
-                headers={"Content-Type": "application/json"},
-                timeout=httpx.Timeout(limit_s, connect=CONNECT_LIMIT_S),
-                extensions={"sni_hostname": host.id},
-            )
-        except httpx.HTTPError as error:
-            raise Unreachable(f"{host.id} at {host.address}: {method} {path}: {error!r}") from error
-        if answer.is_success:
-            return answer
-        raise _error(answer, host.id)
-
-    def _pool(self, host_id: HostId) -> httpx.Client:
-        with self._lock:
-            context = self._fresh_context()
-            if host_id not in self._pools:
-                self._pools[host_id] = httpx.Client(verify=context, trust_env=False)
-            return self._pools[host_id]
-
-    def _fresh_context(self) -> ssl.SSLContext:
-        stamp = _stamp(self._directory)
-        if self._context is None or stamp != self._stamp:
-            for pool in self._former:
-                pool.close()  # idle since the renewal before this one, hours ago
-            self._former, self._pools = list(self._pools.values()), {}
-            self._context, self._stamp = _context(self._directory), stamp
-        return self._context
-
-
-def _stamp(directory: Path) -> int:
-    try:
-        return (directory / "certificate.pem").stat().st_mtime_ns
-    except OSError as error:
-        raise Unreachable(f"there is no certificate in {directory} yet: {error}") from error
-
-
-def _context(directory: Path) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=directory / "hosts-ca.pem")
-        context.load_cert_chain(directory / "certificate.pem", directory / "key.pem")
-    except OSError as error:  # ssl.SSLError is one, too
-        raise Unreachable(f"our own certificate in {directory} cannot be used now: {error}") from error
-    return context
-
-
-def _error(answer: httpx.Response, host_id: HostId) -> SpotError:
-    sentence = f"{host_id} answered {answer.status_code}: {answer.text[:300]}"
-    if answer.status_code == httpx.codes.CONFLICT:
-        return TryLater(sentence)
-    return Unreachable(sentence) if answer.is_server_error else Refused(sentence)
+        url = f"https://{host.address}:{self._port}{path}"
+        return self._caller.ask(host.id, Call(method, url, limit_s, CONNECT_LIMIT_S, body))

@@ -91,6 +91,6 @@ def test_a_host_that_takes_the_call_and_says_nothing_is_given_up(own: Path) -> N
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         closing(HostClient(own, silent.getsockname()[1])) as client,
-        pytest.raises(Unreachable, match="spot-host-a at 127"),
+        pytest.raises(Unreachable, match="spot-host-a: DELETE https://127"),
     ):
         client.stop(A, RUNNER, 1)
