@@ -29,7 +29,7 @@ from workers.domain.names import MigrationId, PackageDigest, RunnerId
 from workers.domain.runner import Shape
 from workers.host.disks import Stock
 from workers.host.journal import Entry, Journal, Standing
-from workers.host.microvm import Microvm
+from workers.host.microvm import START_RUNNER_LIMIT_S, Microvm
 from workers.host.moves import Move
 from workers.host.parts import EngineParts
 from workers.host.receiving import Receiving
@@ -88,7 +88,7 @@ class Engine:
         """Hand the just-in-time configuration to the guest; handing it over twice starts one runner."""
         async with self._turn(runner_id):
             microvm = self._owned(runner_id, order.epoch)
-            await microvm.call("StartRunner", order.jit_config)
+            await microvm.call("StartRunner", order.jit_config, limit_s=START_RUNNER_LIMIT_S)
 
     async def stop(self, runner_id: RunnerId, epoch: int) -> None:
         """End a microVM and wipe all that it left; one that is not there is a success, and stays away."""

@@ -38,6 +38,8 @@ GUEST_MTU: Final = 1370
 # A restored guest answers within a third of a second; a busy machine with software emulation may take its time.
 WAKE_LIMIT_S: Final = 30.0
 CALL_LIMIT_S: Final = 5.0
+# Right after a boot QEMU may be taking its first look at all memory, during which the guest stands still.
+START_RUNNER_LIMIT_S: Final = 8.0
 STATUS_INTERVAL_S: Final = 1.0
 
 log = structlog.get_logger()
@@ -246,8 +248,10 @@ class Microvm:
             await guest.close()
 
     async def _look(self) -> None:
+        began = time.monotonic()
         try:
             await take_first_look(self.qemu)
+            log.info("first_look_taken", runner=self.entry.runner_id, took_s=round(time.monotonic() - began, 3))
         except SpotError as error:
             log.warning("first_look_failed", runner=self.entry.runner_id, because=str(error))
 
