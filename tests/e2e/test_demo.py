@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def places() -> Iterator[Places]:
     yield places
     with remains.alone(places):
         remains.sweep(places)
+        shutil.rmtree(places.logs, ignore_errors=True)
 
 
 def test_a_job_survives_the_loss_of_its_host_even_on_the_remains_of_a_killed_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ def rehearsal(letter: str) -> Iterator[Places]:
         remains.sweep(places)
         yield places
         remains.sweep(places)
+        shutil.rmtree(places.logs)
 
 
 class Market:

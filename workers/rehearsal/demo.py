@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def run_rehearsal(options: Options, make_kit: Callable[[], Kit], screen: Screen 
     check_machine(places, options.jobs)
     with alone(places), ended_by_signals():
         sweep(places)
+        shutil.rmtree(places.logs, ignore_errors=True)
         check_names(places)
         with screen.waiting("looking at this machine and unpacking the runner package"):
             kit = make_kit()
