@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,8 +81,10 @@ class Links:
 
     def index(self, name: str) -> int | None:
         """Return the number of the link with this name, or None."""
-        found = self._kernel.link_lookup(ifname=name)
-        return int(found[0]) if found else None
+        try:
+            return socket.if_nametoindex(name)
+        except OSError:
+            return None
 
     def needed(self, name: str) -> int:
         """Return the number of a link that must be there."""

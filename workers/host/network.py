@@ -76,7 +76,10 @@ class HostNetwork:
         return numbers
 
     def open_tap(self, number: int, address: GuestAddress, user: int) -> int:
-        """Make the guest's tap, with its filter but not on the bridge, and return its descriptor.
+        """Make the guest's tap, with its filter and its place at the bridge but down, and return its descriptor.
+
+        A port that is down neither takes nor gives a frame; everything else is done here, because a guest stands still
+        while `attach` works.
 
         Raises `TryLater` while an earlier monitor still holds the tap, `Unfit` if this machine has no taps.
         """
@@ -87,6 +90,7 @@ class HostNetwork:
             try:
                 _silence(tap_name(number))
                 apply_rules(tap_rules(number, address))
+                self._join_bridge(number)
             except BaseException:
                 os.close(tap)
                 raise
@@ -94,20 +98,22 @@ class HostNetwork:
 
     def attach(self, number: int) -> None:
         """Put the tap on the bridge: from now on the guest can be heard and reached."""
-        name = tap_name(number)
         with self._one_at_a_time, Links() as links:
-            links.change(name, mtu=GUEST_MTU, master=links.needed(BRIDGE))
-            links.change_port(name, isolated=1, learning=0, unicast_flood=0, mcast_flood=0, bcast_flood=0)
-            links.bind_port(name, guest_address(number).mac)
-            links.change(name, state="up")
+            links.change(tap_name(number), state="up")
 
     def detach(self, number: int) -> None:
-        """Take the tap off the bridge; one that is not there is a success."""
+        """Cut the tap off from the bridge; one that is not there is a success."""
         name = tap_name(number)
         with self._one_at_a_time, Links() as links:
             if links.index(name) is not None:
                 links.change(name, state="down")
-                links.change(name, master=0)
+
+    def _join_bridge(self, number: int) -> None:
+        name = tap_name(number)
+        with Links() as links:
+            links.change(name, mtu=GUEST_MTU, master=links.needed(BRIDGE), state="down")
+            links.change_port(name, isolated=1, learning=0, unicast_flood=0, mcast_flood=0, bcast_flood=0)
+            links.bind_port(name, guest_address(number).mac)
 
     def close(self, number: int) -> None:
         """Remove the tap, whoever holds it, and its rules."""
