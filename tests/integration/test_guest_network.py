@@ -303,6 +303,35 @@ def test_a_monitor_reaches_what_a_migration_needs_and_nothing_else(world: World)
     b.call(world.network_b.dismiss, 49210)
 
 
+CONNECT_FROM = """
+import socket, sys
+with socket.socket() as one:
+    one.settimeout(3)
+    one.bind(("", int(sys.argv[3])))
+    try:
+        one.connect((sys.argv[1], int(sys.argv[2])))
+    except TimeoutError:
+        sys.exit("nobody refused it, so it went out")
+    except OSError:
+        print("refused here")
+"""
+
+
+def test_a_monitor_opens_no_connection_from_a_migration_port(world: World) -> None:
+    """It may answer from there; a first word of its own would reach any port of a peer that lets it in."""
+    as_user = ["setpriv", f"--reuid={monitor_user(0)}", "--clear-groups", "--no-new-privs"]
+    attempt = [*as_user, "/usr/bin/python3", "-c", CONNECT_FROM, CONTROL, "8443", "49987"]
+    with echo_server(world.control, CONTROL, 8443):
+        found = subprocess.run(
+            ["ip", "netns", "exec", world.host_a.name, *attempt],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert found.stdout == "refused here\n", found.stderr
+
+
 def test_strangers_cannot_put_frames_into_the_tunnel(world: World) -> None:
     """Only the relay's tunnel is taken, so nobody in the cloud's network plays the gateway."""
     injected = struct.pack("!BBHI", 8, 0, 0, 77 << 8) + ether(GATEWAY_MAC, ME.mac, 0x0800, udp(INTERNET, ME.ip, MARK))

@@ -110,7 +110,7 @@ table inet {TABLE} {{
     ip6 daddr fd00:ec2::254 meta skuid != 0 counter reject with icmpv6 type admin-prohibited
     meta skuid {_MONITORS} ip daddr 169.254.0.0/16 counter reject with icmp type admin-prohibited
     meta skuid {_MONITORS} tcp dport {_PORTS} counter accept
-    meta skuid {_MONITORS} tcp sport {_PORTS} counter accept
+    meta skuid {_MONITORS} tcp sport {_PORTS} tcp flags & (syn | ack) != syn counter accept
     meta skuid {_MONITORS} counter reject with icmpx type admin-prohibited
   }}
 }}
