@@ -40,6 +40,13 @@ NOTES = [
 console = Console()
 
 
+def warm_up() -> None:
+    """Let the guest work for a while, as a job does before its host is taken away."""
+    until = time.monotonic() + WARM_UP_S
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(left)
+
+
 class Bench:
     """One run: a rig of two hosts, and what both sides start from."""
 
@@ -99,13 +106,13 @@ class Bench:
 
     def _make_busy(self, guest: ByHand) -> None:
         guest.call_agent("StartRunner", WORK)
-        time.sleep(WARM_UP_S)
+        warm_up()
 
     def _move_ours(self) -> dict[str, float]:
         source, order, rows = self._rig["a"], self._next_order(), self._rig.rows
         source.inside.run(source.engine.boot(order))
         source.inside.run(source.engine.start_runner(order.runner_id, StartOrder(1, WORK)))
-        time.sleep(WARM_UP_S)
+        warm_up()
         rows.figures.clear()
         row = self._rig.begin(order, "a", "b")
         if rows.wait(row.id, *END_OF_MOVE).phase is not MigrationPhase.FINISHED:

@@ -12,15 +12,26 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.integration.wires import CALL_LIMIT_S, Guest, Place, Site, arp, echo_server, ether, frame, run, udp
+from tests.integration.relayed import (
+    CONTROL,
+    FORBIDDEN,
+    HOST_A,
+    HOST_B,
+    INTERNET,
+    RELAY,
+    Host,
+    World,
+    conversation,
+    entry,
+    make_host,
+)
+from tests.integration.wires import CALL_LIMIT_S, Guest, Site, arp, echo_server, ether, frame, run, udp
 from workers.domain.errors import Refused, Unreachable
-from workers.domain.names import GATEWAY, GATEWAY_MAC, RunnerId, guest_address, monitor_user
-from workers.host.network import HostNetwork
+from workers.domain.names import GATEWAY, GATEWAY_MAC, RunnerId, guest_address
 from workers.identity import Authority, write_leaf
 from workers.links import Links
 from workers.ports import Forwarding
@@ -30,57 +41,7 @@ from workers.relay.server import Forwarder
 
 pytestmark = pytest.mark.root
 
-HOST_A, HOST_B, RELAY, CONTROL = "10.90.0.16", "10.90.0.17", "10.90.0.3", "10.90.0.2"
-INTERNET, FORBIDDEN = "198.18.0.10", "198.18.0.2"
 MESSAGES_AFTER_MOVE = 50
-
-
-@dataclass
-class Host:
-    place: Place
-    network: HostNetwork
-    address: str
-
-    def open(self, number: int) -> int:
-        return self.place.call(self.network.open_tap, number, guest_address(number), monitor_user(number))
-
-
-@dataclass
-class World:
-    site: Site
-    a: Host
-    b: Host
-    relay: Place
-    control: Place
-    internet: Place
-    forwarder: Forwarder
-    file: Path
-
-    def point(self, number: int, host: Host, epoch: int) -> None:
-        self.relay.call(self.forwarder.point, entry(number, host.address, epoch))
-
-    def guest_on(self, host: Host, number: int, epoch: int = 1) -> Guest:
-        guest = Guest(self.site, f"g{number}", guest_address(number))
-        guest.cable.plug(host.open(number))
-        host.place.call(host.network.attach, number)
-        self.point(number, host, epoch)
-        return guest
-
-    def move(self, guest: Guest, number: int, source: Host, target: Host, epoch: int) -> None:
-        """What happens around a commit, as far as the network sees it."""
-        tap, former = target.open(number), guest.cable.host_end
-        guest.cable.plug(None)
-        source.place.call(source.network.detach, number)
-        target.place.call(target.network.attach, number)
-        guest.cable.plug(tap)
-        self.point(number, target, epoch)
-        source.place.call(source.network.close, number)
-        assert former is not None
-        os.close(former)
-
-
-def entry(number: int, host: str, epoch: int = 1) -> Forwarding:
-    return Forwarding(RunnerId(f"spot-runner-{number}"), epoch, guest_address(number), host)
 
 
 @pytest.fixture(scope="module")
@@ -96,71 +57,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(site, a, b, relay, control, internet, forwarder, file)
     finally:
         site.remove()
-
-
-def make_host(site: Site, name: str, address: str) -> Host:
-    place = site.add(name, eth0=f"underlay {address}/24")
-    network = HostNetwork(address, RELAY)
-    place.call(network.prepare)
-    return Host(place, network, address)
-
-
-class Conversation:
-    """Numbered messages, each sent when the one before it has come back; nothing may be lost or come twice."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.returned = 0
-        self.trouble: Exception | None = None
-        self._connection = connection
-        self._connection.settimeout(CALL_LIMIT_S)
-        self._more = threading.Condition()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._talk, daemon=True)
-        self._thread.start()
-
-    def wait_for(self, count: int) -> None:
-        """Wait until so many more messages have come back."""
-        with self._more:
-            goal = self.returned + count
-            assert self._more.wait_for(lambda: self.returned >= goal or self.trouble, CALL_LIMIT_S)
-        if self.trouble is not None:
-            raise self.trouble
-
-    def end(self) -> None:
-        self._ended.set()
-        self._thread.join(CALL_LIMIT_S)
-        self._connection.close()
-        assert self.trouble is None
-
-    def _talk(self) -> None:
-        try:
-            while not self._ended.wait(0.002):
-                self._exchange(struct.pack("!Q", self.returned))
-        except (OSError, AssertionError) as error:
-            self.trouble = error
-        with self._more:
-            self._more.notify_all()
-
-    def _exchange(self, message: bytes) -> None:
-        self._connection.sendall(message)
-        answer = b""
-        while len(answer) < len(message):
-            piece = self._connection.recv(len(message) - len(answer))
-            assert piece, "the connection ended"
-            answer += piece
-        assert answer == message
-        with self._more:
-            self.returned += 1
-            self._more.notify_all()
-
-
-@contextmanager
-def conversation(world: World, guest: Guest, port: int) -> Iterator[Conversation]:
-    with echo_server(world.internet, INTERNET, port):
-        talk = Conversation(guest.place.connect(INTERNET, port))
-        talk.wait_for(10)
-        yield talk
-        talk.end()
 
 
 def test_a_connection_lives_on_when_its_guest_moves_and_moves_back(world: World) -> None:
