@@ -12,10 +12,14 @@ import ssl
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import httpx
 
 from workers.domain.errors import Refused, SpotError, TryLater, Unreachable
+
+# A little less than the servers keep an idle connection: a handshake costs more than the call that needs it.
+LIMITS: Final = httpx.Limits(keepalive_expiry=50.0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Caller:
         with self._lock:
             context = self._fresh_context()
             if name not in self._pools:
-                self._pools[name] = httpx.Client(verify=context, trust_env=False)
+                self._pools[name] = httpx.Client(verify=context, trust_env=False, limits=LIMITS)
             return self._pools[name]
 
     def _fresh_context(self) -> ssl.SSLContext:

@@ -170,7 +170,7 @@ def test_the_relay_follows_the_commit_and_is_asked_again_until_it_has() -> None:
     world.cloud.take_back(source, 2 * MINUTE)
     world.until(lambda: host_of(world, job) != source, 2 * MINUTE)
     world.tick()
-    assert len(world.trouble.of("relay", "point")) == 2, "it does not wait for the sweep"
+    assert len(world.trouble.of("relay", "point")) == 3, "boot, before the pause, commit: no sweep needed"
     target = world.store.hosts.get(host_of(world, job))
     assert target is not None
     assert world.relay.table[runner_id].host_address == target.address

@@ -26,9 +26,13 @@ from qemu.qmp.events import EventListener
 
 from workers.domain.errors import Refused, TryLater, Unreachable
 from workers.host.machine import Machine, Wiring, machine_arguments
-from workers.host.processes import ProcessName, process_name
+from workers.host.processes import ProcessName, process_name, set_niceness
 
 PROGRAM: Final = "qemu-system-x86_64"
+# QEMU 7 and 8, and later ones.
+MIGRATION_THREADS: Final = frozenset({"live_migration", "mig/src/main"})
+# About a tenth of the weight of the guest's processors, which would otherwise stall while memory is sent.
+PATIENT: Final = 10
 # A monitor that is silent for so long is stuck; the longest honest answer so far took a second, on a busy machine.
 COMMAND_LIMIT_S: Final = 10.0
 START_LIMIT_S: Final = 20.0
@@ -74,7 +78,13 @@ class Qemu:
     async def start(cls, machine: Machine, wiring: Wiring, directory: Path, spawn: Spawn = spawn_plainly) -> Qemu:
         """Start a QEMU whose sockets and log lie in this directory; returns when its monitor answers."""
         with _listening(directory / "monitor") as monitor, _listening(directory / "agent") as agent:
-            arguments = [PROGRAM, *_channels(monitor, agent), *machine_arguments(machine, wiring)]
+            arguments = [
+                PROGRAM,
+                "-name",
+                "debug-threads=on",
+                *_channels(monitor, agent),
+                *machine_arguments(machine, wiring),
+            ]
             fds = (*wiring.fds, monitor, agent)
             child = await asyncio.to_thread(spawn, arguments, fds, directory / "qemu.log")
         name = process_name(child.pid)
@@ -108,6 +118,10 @@ class Qemu:
                 await self._client.connect(str(self.directory / "monitor"))
         except (TimeoutError, ConnectError, OSError, EOFError) as error:
             raise Unreachable(f"the monitor in {self.directory} does not answer: {error}") from error
+
+    def send_beside(self, *, the_guest: bool) -> None:
+        """Let the thread that sends memory, and enciphers it, have what a running guest leaves; or hurry again."""
+        set_niceness(self.name.pid, MIGRATION_THREADS, PATIENT if the_guest else 0)
 
     async def release(self) -> None:
         """Let go of the monitor and leave QEMU running, for the next daemon to adopt."""

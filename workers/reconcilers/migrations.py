@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+import structlog
+
 from workers.domain.errors import Refused, TryLater
 from workers.domain.events import Event, Happening
 from workers.domain.host import Host
@@ -24,6 +26,8 @@ from workers.planning.moving import (
 )
 from workers.planning.orders import move_order
 from workers.ports import Clock, Forwarding, Hints, HostApi, Relay, Store
+
+log = structlog.get_logger()
 
 
 class Migrations:
@@ -99,6 +103,15 @@ class Migrations:
             self._hosts.send(source, move_order(row, runner, target, self._clock.now()))
         except Refused as error:
             self._abort(MigrationSeen(row, source, target, runner), f"the source refused: {error}")
+            return
+        self._warm_up_relay(source, runner)
+
+    def _warm_up_relay(self, source: Host, runner: Runner) -> None:
+        """Say again where the guest is: the line to the relay is open then when every millisecond counts."""
+        try:
+            self._relay.point(Forwarding(runner.id, runner.epoch, runner.address, source.address or ""))
+        except (TryLater, Refused) as error:
+            log.info("relay_not_warm", runner=runner.id, because=str(error))
 
     def _point(self, seen: MigrationSeen) -> None:
         row = seen.row

@@ -26,7 +26,7 @@ from workers.rehearsal.stage import ACCOUNT, JOB_LOCK_S, Stage
 Json = dict[str, Any]
 
 REPOSITORY: Final = f"{ACCOUNT}/rehearsal"
-TESTS: Final = "test_json test_itertools test_hashlib test_queue test_shutil test_gzip"
+TESTS: Final = "test_itertools test_hashlib test_queue test_shutil test_gzip"
 TEST_STEP: Final = "Run part of CPython's tests"
 BEGIN: Final = f"python3 job/begin.py {at.INTERNET_SERVERS} {at.ECHO_PORT} figures"
 STEPS: Final = (
