@@ -152,7 +152,12 @@ def test_what_the_guests_clock_lost_in_the_pause_counts() -> None:
 
 def test_a_job_without_figures_has_nothing_to_boast_of() -> None:
     job = report(seen(attempt(conclusion="failure")))["jobs"][0]
-    assert job["connection"] == {"survived": False, "longest_gap_ms": None, "lost_messages": None}
+    assert job["connection"] == {
+        "survived": False,
+        "longest_gap_ms": None,
+        "longest_gap_at_s": None,
+        "lost_messages": None,
+    }
     assert job["disk_sha256_ok"] is False
 
 

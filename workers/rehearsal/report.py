@@ -111,10 +111,17 @@ def _job(seen: Seen, attempts: Sequence[Json]) -> Json:
         "connection": {
             "survived": bool(connection.get("survived", False)),
             "longest_gap_ms": connection.get("longest_gap_ms"),
+            "longest_gap_at_s": _since_webhook(seen, first, connection.get("longest_gap_at")),
             "lost_messages": connection.get("lost_messages"),
         },
         "disk_sha256_ok": bool(figures.get("disk", False)),
     }
+
+
+def _since_webhook(seen: Seen, attempt: Json, moment: float | None) -> float | None:
+    """Return a moment as the story tells it: in seconds after the webhook of the first attempt."""
+    sent = webhook_at(seen.deliveries, attempt["id"])
+    return _span_s(sent[0], moment) if sent and moment else None
 
 
 def _steps_rerun(attempts: Sequence[Json]) -> int:

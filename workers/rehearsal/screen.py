@@ -114,7 +114,8 @@ def _move(move: Json) -> str:
 def _connection(connection: Json) -> str:
     if not connection["survived"]:
         return "broken"
-    return f"held, longest gap {_cell(connection['longest_gap_ms'], 'ms')}, {connection['lost_messages']} lost"
+    gap = f"longest gap {_cell(connection['longest_gap_ms'], 'ms')} at +{_cell(connection['longest_gap_at_s'], 's')}"
+    return f"held, {gap}, {connection['lost_messages']} lost"
 
 
 def _cell(value: float | None, unit: str) -> str:
