@@ -35,7 +35,7 @@ class Demo:
         self.output = output
         with output.open("wb") as file:
             self.child = subprocess.Popen(
-                [PROGRAM, "demo", "--name", places.name, *options],
+                [PROGRAM, "demo", "--name", places.name, "--no-cold-boot", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

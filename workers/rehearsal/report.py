@@ -55,7 +55,7 @@ class Seen:
     """Everything that a rehearsal has seen."""
 
     acceleration: str
-    cold_boot_s: float
+    cold_boot_s: float | None
     job_lock_s: float
     jobs: Sequence[Sequence[Json]]
     """For each job its attempts, oldest first, as the simulator tells them, with their logs."""
@@ -74,7 +74,7 @@ def report(seen: Seen) -> Json:
         "verdict": verdict(seen).value,
         "accel": seen.acceleration,
         "jobs": jobs,
-        "cold_boot_s": round(seen.cold_boot_s, 2),
+        "cold_boot_s": None if seen.cold_boot_s is None else round(seen.cold_boot_s, 2),
         "job_lock_s": seen.job_lock_s,
         "leftovers": list(seen.leftovers),
     }

@@ -103,6 +103,8 @@ def _rows(jobs: list[Json]) -> Iterator[list[str]]:
 
 
 def _sentence(report: Json) -> str:
+    if report["cold_boot_s"] is None:
+        return f"Guests ran on {report['accel']}; the simulated GitHub's job lock is {report['job_lock_s']:.0f} s."
     cold = f"A cold boot of the same guest took {report['cold_boot_s']:.1f} s ({report['accel']})"
     return f"{cold}; the simulated GitHub's job lock is {report['job_lock_s']:.0f} s."
 

@@ -61,6 +61,8 @@ class Options:
     jobs: int = 1
     keep: bool = False
     seed: int = 0
+    cold_boot: bool = True
+    """Boot the same guest without its snapshot too, to have something to compare with."""
 
 
 class Story:
@@ -89,13 +91,14 @@ class Story:
 
     # ------------------------------------------------------------ before the webhook
 
-    def _prepare(self) -> float:
+    def _prepare(self) -> float | None:
         stage, screen, kit = self.stage, self.screen, self.stage.kit
         screen.line(sentence("guests run on {accel}: " + kit.reason, accel=kit.acceleration))
         with screen.waiting("booting the guest without its snapshot, to compare"):
             stage.places.state.mkdir(parents=True)
-            cold_boot_s = kit.measure_cold_boot(stage.places.state)
-        screen.line(f"a cold boot of the guest takes {cold_boot_s:.1f} s")
+            cold_boot_s = kit.measure_cold_boot(stage.places.state) if self.options.cold_boot else None
+        if cold_boot_s is not None:
+            screen.line(f"a cold boot of the guest takes {cold_boot_s:.1f} s")
         with screen.waiting("laying the network") as bar:
             stage.lay_network(with_window=self.options.keep)
             bar.show("opening the internet: GitHub, git, echo, the spot market")
@@ -219,7 +222,7 @@ class Story:
             return False
         return not store.migrations.open() and not store.jobs.open()
 
-    def _seen(self, cold_boot_s: float) -> Seen:
+    def _seen(self, cold_boot_s: float | None) -> Seen:
         stage, kit = self.stage, self.stage.kit
         ids = dict.fromkeys(event.migration_id for event in self.follower.seen if event.migration_id is not None)
         rows = (stage.store.migrations.get(one) for one in ids)
