@@ -227,9 +227,11 @@ def rehearsal_runner(
     shutil.copytree(ROOT / "runner-vm/rehearsal_runner", home / "program/rehearsal_runner")
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(home / "program")}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "ACTIONS_RUNNER_INPUT_JITCONFIG": jit_config}
+    # Nor may every user start the Python that runs the tests: it may lie in somebody's home.
+    python = str(Path(sys.executable).resolve()) if user is None else "/usr/bin/python3"
     with (home / "runner.log").open("ab") as log:
         running = subprocess.Popen(
-            [str(Path(sys.executable).resolve()), "-m", "rehearsal_runner"],
+            [python, "-m", "rehearsal_runner"],
             cwd=home,
             env=environment,
             stdout=log,
