@@ -29,6 +29,8 @@ from workers.host.machine import Machine, Wiring, machine_arguments
 from workers.host.processes import ProcessName, process_name, set_niceness
 
 PROGRAM: Final = "qemu-system-x86_64"
+# A process that was killed goes through with its end in this time.
+DYING_LIMIT_S: Final = 2.0
 # QEMU 7 and 8, and later ones.
 MIGRATION_THREADS: Final = frozenset({"live_migration", "mig/src/main"})
 # About a tenth of the weight of the guest's processors, which would otherwise stall while memory is sent.
@@ -108,7 +110,14 @@ class Qemu:
             qemu = cls(directory, name, child=None)
         except ProcessLookupError:
             return None
-        await qemu.connect()
+        try:
+            await qemu.connect()
+            await qemu.status()
+        except Unreachable:
+            await asyncio.wait((qemu.ended,), timeout=DYING_LIMIT_S)
+            if not qemu.ended.done():
+                raise
+            return None  # it was about to end when we came
         return qemu
 
     async def connect(self) -> None:

@@ -183,12 +183,12 @@ class Outgoing:
         try:
             async with asyncio.timeout(REACH_LIMIT_S):
                 reader, writer = await asyncio.open_connection(self._address, self._ports.disk)
-                await reader.readexactly(len(NBD_GREETING))
+                try:
+                    await reader.readexactly(len(NBD_GREETING))
+                finally:
+                    writer.transport.abort()
         except (OSError, EOFError, TimeoutError) as error:
             raise Unreachable(f"{self._peer} does not take the disk at {self._address}: {error}") from error
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
 
     async def _is_over(self) -> bool:
         jobs = await self._qemu.execute("query-block-jobs")
