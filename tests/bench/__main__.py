@@ -35,7 +35,6 @@ NOTES = [
     "restore: both are asked AfterResume, ours ends with its link up; without TLS means RunnerStatus instead",
     "our hosts are two network namespaces joined by a bridge; by hand both ends are on loopback",
     "the row is decided in this process (the domain's own functions); the demo reports commits over HTTPS",
-    "guests under emulation have 8 KiB less than 1 GiB, in ours and by hand (see workers/host/machine.py)",
 ]
 console = Console()
 

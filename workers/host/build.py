@@ -64,12 +64,13 @@ def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, pro
     host_class = measure_host_class(choice.acceleration)
     progress("making the root file system and its disk")
     disk = made_disk(recipe, cache)
-    record = cache / f"package-{digest(EDITION, FORMAT, disk.key, recipe.name, recipe.machine, host_class)}"
+    machine = _machine(recipe, host_class)
+    record = cache / f"package-{digest(EDITION, FORMAT, disk.key, recipe.name, machine, host_class)}"
     if known := _recorded(record, shelf):
         shelf.name(recipe.name, known)
         return Built(known, shelf.path(known), choice, None)
     with tempfile.TemporaryDirectory(prefix=".template.", dir=cache) as work:
-        template = Template(_machine(recipe, host_class), disk, recipe.machine.command_line, Path(work))
+        template = Template(machine, disk, recipe.machine.command_line, Path(work))
         progress(f"booting the guest and waiting until it has settled ({choice.acceleration}: {choice.reason})")
         cold_boot_s = asyncio.run(template.boot())
         progress(f"packing and verifying (the guest had booted after {cold_boot_s:.1f} s)")
@@ -99,7 +100,7 @@ def _machine(recipe: Recipe, host_class: HostClass) -> Machine:
         cpu=cpu_model(host_class.acceleration),
         vcpus=wanted.vcpus,
         memory_mib=wanted.memory_mib,
-        memory_short_kib=memory_short_kib(host_class.acceleration),
+        memory_short_kib=memory_short_kib(host_class.acceleration, host_class.monitor_version),
     )
 
 

@@ -21,9 +21,6 @@ from workers.domain.errors import Unfit
 ROOT: Final = "spot-runner"
 CONTROLLERS: Final = ("memory", "cpu", "pids")
 PERIOD_US: Final = 100_000
-# All guests of a machine together weigh as much as four of its own programs that compute without a pause. The kernel's
-# default is one, and whatever else runs there would starve them; the daemon computes little and is woken at once.
-WEIGHT: Final = 4
 # The kernel needs a moment after a process's end until its group is empty.
 REMOVAL_LIMIT_S: Final = 2.0
 REMOVAL_INTERVAL_S: Final = 0.005
@@ -115,13 +112,11 @@ class Cgroup:
         if self.hierarchy.version == 1:
             for controller, files in rendered_v1(limits).items():
                 _write(self.hierarchy.mounts[controller] / self.name, files)
-            _write(self.hierarchy.mounts["cpu"] / ROOT, {"cpu.shares": str(1024 * WEIGHT)})
             return
         (place,) = self.places
         mount = next(iter(self.hierarchy.mounts.values()))
         for parent in (mount, *reversed([mount / above for above in self.name.parents if above != Path()])):
             _write(parent, {"cgroup.subtree_control": " ".join(f"+{controller}" for controller in CONTROLLERS)})
-        _write(mount / ROOT, {"cpu.weight": str(100 * WEIGHT)})
         _write(place, rendered_v2(limits))
 
     def enter(self, pid: int) -> None:

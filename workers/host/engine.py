@@ -235,8 +235,6 @@ class Engine:
         self._microvms[order.runner_id] = microvm
         self._timings[order.runner_id] = laps.all()
         microvm.serve()
-        if stock.machine.memory_short_kib:
-            microvm.ease_moves()
 
     async def _throw_away(self, microvm: Microvm) -> None:
         """Undo a boot, as if it had never been asked for: it may be asked for again."""

@@ -31,7 +31,6 @@ from workers.host.journal import Entry, Journal, Standing
 from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
 from workers.host.parts import EngineParts, Guest
 from workers.host.qemu import Qemu
-from workers.host.streams import take_first_look
 
 # The same everywhere, so that a packet that fits before a move fits after it.
 GUEST_MTU: Final = 1370
@@ -60,7 +59,6 @@ class Microvm:
         self._guest: Guest | None = None
         self._status: tuple[GuestRunnerState, int | None] = (GuestRunnerState.UNKNOWN, None)
         self._watch: asyncio.Task[None] | None = None
-        self._easing: asyncio.Task[None] | None = None
 
     @property
     def order(self) -> BootOrder:
@@ -170,15 +168,6 @@ class Microvm:
         if self._watch is None:
             self._watch = asyncio.create_task(self._watch_status(), name=f"status of {self.entry.runner_id}")
 
-    def ease_moves(self) -> None:
-        """Do in the background what makes a later move lighter; `eased` waits for it."""
-        self._easing = asyncio.create_task(self._look(), name=f"first look at {self.entry.runner_id}")
-
-    async def eased(self) -> None:
-        """Return when `ease_moves` has ended, if it was begun."""
-        if self._easing is not None:
-            await asyncio.wait((self._easing,))
-
     async def rest(self) -> None:
         """Stop asking, and let go of the guest channel."""
         if self._watch is not None:
@@ -198,8 +187,6 @@ class Microvm:
     async def wipe(self) -> None:
         """End QEMU and remove all that it left; nothing there is a success. The journal is the caller's."""
         await self.rest()
-        if self._easing is not None:
-            self._easing.cancel()
         if self._qemu is not None:
             await self._qemu.kill()
         await asyncio.to_thread(self._remove)
@@ -208,7 +195,6 @@ class Microvm:
     async def release(self) -> None:
         """Let go of everything and leave the guest as it is, for the next daemon to adopt."""
         await self.rest()
-        await self.eased()
         if self._qemu is not None:
             await self._qemu.release()
             self._qemu = None
@@ -246,14 +232,6 @@ class Microvm:
         if self._guest is not None:
             guest, self._guest = self._guest, None
             await guest.close()
-
-    async def _look(self) -> None:
-        began = time.monotonic()
-        try:
-            await take_first_look(self.qemu)
-            log.info("first_look_taken", runner=self.entry.runner_id, took_s=round(time.monotonic() - began, 3))
-        except SpotError as error:
-            log.warning("first_look_failed", runner=self.entry.runner_id, because=str(error))
 
     async def _watch_status(self) -> None:
         while not self.has_ended:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +13,6 @@ class ProcessName:
     pid: int
     started: int
     """Clock ticks since the machine's boot, from /proc."""
-
-
-def set_niceness(process: int, threads: Collection[str], niceness: int) -> None:
-    """Give a process's threads of these names this niceness; those that ended meanwhile do not matter."""
-    for task in Path(f"/proc/{process}/task").glob("*"):
-        with suppress(OSError):
-            if (task / "comm").read_text().strip() in threads:
-                os.setpriority(os.PRIO_PROCESS, int(task.name), niceness)
 
 
 def process_name(pid: int) -> ProcessName | None:

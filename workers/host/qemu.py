@@ -26,15 +26,11 @@ from qemu.qmp.events import EventListener
 
 from workers.domain.errors import Refused, TryLater, Unreachable
 from workers.host.machine import Machine, Wiring, machine_arguments
-from workers.host.processes import ProcessName, process_name, set_niceness
+from workers.host.processes import ProcessName, process_name
 
 PROGRAM: Final = "qemu-system-x86_64"
 # A process that was killed goes through with its end in this time.
 DYING_LIMIT_S: Final = 2.0
-# QEMU 7 and 8, and later ones.
-MIGRATION_THREADS: Final = frozenset({"live_migration", "mig/src/main"})
-# About a tenth of the weight of the guest's processors, which would otherwise stall while memory is sent.
-PATIENT: Final = 10
 # A monitor that is silent for so long is stuck; the longest honest answer so far took a second, on a busy machine.
 COMMAND_LIMIT_S: Final = 10.0
 START_LIMIT_S: Final = 20.0
@@ -127,10 +123,6 @@ class Qemu:
                 await self._client.connect(str(self.directory / "monitor"))
         except (TimeoutError, ConnectError, OSError, EOFError) as error:
             raise Unreachable(f"the monitor in {self.directory} does not answer: {error}") from error
-
-    def send_beside(self, *, the_guest: bool) -> None:
-        """Let the thread that sends memory, and enciphers it, have what a running guest leaves; or hurry again."""
-        set_niceness(self.name.pid, MIGRATION_THREADS, PATIENT if the_guest else 0)
 
     async def release(self) -> None:
         """Let go of the monitor and leave QEMU running, for the next daemon to adopt."""

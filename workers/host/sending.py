@@ -99,7 +99,6 @@ class Sending(Move):
         return (self._watch(),) if self.microvm.has_ended else (self._watch(), self._hear())
 
     async def begin(self) -> None:
-        await self.microvm.eased()
         if self._source.state is SourceState.NEW:
             self.put(source.SendOrdered())
 
@@ -134,12 +133,9 @@ class Sending(Move):
     def _translated(self, event: QemuEvent) -> SourceEvent | None:
         if event.name == "MIGRATION":
             self._is_setting_up = event.facts.get("status") == "setup"
-            if event.facts.get("status") == "active":
-                self.microvm.qemu.send_beside(the_guest=True)
         match event.name, event.facts.get("status"):
             case "STOP", _:
                 self.figures["stopped_at"] = event.at
-                self.microvm.qemu.send_beside(the_guest=False)
                 self.microvm.is_standing_still = True
                 return None
             case _ if self._is_cancelled:

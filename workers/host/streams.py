@@ -8,7 +8,6 @@ source: keys ─▶ mirror the overlay, every write to both sides ─▶ memory,
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,26 +42,6 @@ EVENTS: Final = (
     "BLOCK_JOB_ERROR",
 )
 _OVER: Final = frozenset({None, "none", "completed", "failed", "cancelled"})
-
-
-async def take_first_look(qemu: Qemu) -> None:
-    """Let QEMU look at every page once, by beginning a move to nowhere, so that a later move need not.
-
-    Where pages are looked at one by one (`machine.memory_short_kib`) the first look at 1 GiB takes long enough for a
-    guest's connections to notice, and every later one a tenth of that; so it is taken while the guest has no job.
-    """
-    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        await qemu.give("nowhere", nowhere)
-        await qemu.execute("migrate-set-parameters", {"max-bandwidth": 1})
-        with qemu.hearing("MIGRATION") as events:
-            await qemu.execute("migrate", {"uri": "fd:nowhere"})
-            await events.migration("active")
-            await qemu.execute("migrate_cancel")
-            while (await events.next()).facts.get("status") not in _OVER:
-                pass
-    finally:
-        os.close(nowhere)
 
 
 async def load_keys(qemu: Qemu, keys: Path, endpoint: str) -> None:
