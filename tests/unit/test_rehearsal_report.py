@@ -12,6 +12,7 @@ from workers.domain.events import Event, Happening
 from workers.domain.migration import Migration, MigrationPhase
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.rehearsal.job.end import LINE_MAX, lines_of
+from workers.rehearsal.pulse import Stall
 from workers.rehearsal.report import Seen, Verdict, figures_of, report, verdict
 
 Json = dict[str, Any]
@@ -39,6 +40,7 @@ def figures(*, gap_at: float | None = None, clock_lost_ms: float = 0.0) -> Json:
         [SENT_AT + n / 2, 1.0 + (clock_lost_ms if gap_at is not None and n / 2 >= gap_at else 0)] for n in range(120)
     ]
     connection = {"survived": True, "longest_gap_ms": 61.5, "lost_messages": 0, "clock_offsets_ms": offsets}
+    connection["longest_gap_at"] = SENT_AT + 20.0
     return {"connection": connection, "beat": {"began_at": SENT_AT, "bucket_s": 0.1, "gaps_ms": gaps}, "disk": True}
 
 
@@ -90,7 +92,7 @@ EVENTS = [
 
 def test_the_report_has_exactly_the_promised_keys() -> None:
     told = report(seen(attempt(said=figures()), events=EVENTS, migrations=[moved()], interrupted=True))
-    assert set(told) == {"verdict", "accel", "jobs", "cold_boot_s", "job_lock_s", "leftovers"}
+    assert set(told) == {"verdict", "accel", "jobs", "cold_boot_s", "job_lock_s", "machine", "leftovers"}
     assert set(told["jobs"][0]) == {
         "conclusion", "steps_run", "steps_rerun", "queue_to_start_s", "stages_s", "migrations", "connection",
         "disk_sha256_ok",
@@ -156,6 +158,7 @@ def test_a_job_without_figures_has_nothing_to_boast_of() -> None:
         "survived": False,
         "longest_gap_ms": None,
         "longest_gap_at_s": None,
+        "longest_gap_stalled_ms": None,
         "lost_messages": None,
     }
     assert job["disk_sha256_ok"] is False
@@ -175,6 +178,19 @@ def test_an_aborted_move_is_not_reported_as_one() -> None:
 
 
 LOST = event(Happening.JOB_LOST, 40, job=7)
+
+
+def test_what_the_machine_itself_stood_still_is_told_beside_the_connections_longest_gap() -> None:
+    """The gap lasts from 19.9385 s to 20 s; of two processors the one that stood still longer in it counts."""
+    stalls = [
+        Stall(0, SENT_AT + 19.95, 0.2),  # 11.5 ms of it in the gap
+        Stall(0, SENT_AT + 20.01, 0.02),  # 10 ms of it
+        Stall(1, SENT_AT + 19.99, 0.015),
+        Stall(1, SENT_AT + 25.0, 0.3),
+    ]
+    told = report(replace(seen(attempt(said=figures())), stalls=stalls))
+    assert told["jobs"][0]["connection"]["longest_gap_stalled_ms"] == pytest.approx(21.5, abs=0.1)
+    assert told["machine"] == {"stalls": 4, "longest_stall_ms": 300.0}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from typing import Final
 from workers.domain.errors import SpotError
 from workers.rehearsal.places import Places
 from workers.rehearsal.preflight import check_machine, check_names
+from workers.rehearsal.pulse import watched_machine
 from workers.rehearsal.remains import alone, sweep
 from workers.rehearsal.report import Seen, Verdict, report, verdict
 from workers.rehearsal.screen import Screen
@@ -50,7 +51,9 @@ def run_rehearsal(options: Options, make_kit: Callable[[], Kit], screen: Screen 
 def _perform(stage: Stage, options: Options, screen: Screen) -> int:
     seen, status = None, Verdict.FAILED.exit_status
     try:
-        seen = Story(stage, options, screen).play()
+        with watched_machine() as pulse:
+            seen = Story(stage, options, screen).play()
+        seen = replace(seen, stalls=tuple(pulse.stalls))
         if options.keep:
             _stay(screen, seen, options)
     except Told:

@@ -17,6 +17,7 @@ from workers.domain.migration import Migration, MigrationPhase
 from workers.rehearsal import gaps
 from workers.rehearsal.gaps import Beat
 from workers.rehearsal.job.end import MARK
+from workers.rehearsal.pulse import Stall, stalled_ms
 
 Json = dict[str, Any]
 JOB_STAGES: Final = {"queued": Happening.JOB_QUEUED, "placed": Happening.JOB_PLACED}
@@ -64,6 +65,8 @@ class Seen:
     migrations: Sequence[Migration]
     interrupted: bool
     """A host was taken away while it had a job."""
+    stalls: Sequence[Stall] = ()
+    """When this machine itself stood still."""
     leftovers: tuple[str, ...] = ()
 
 
@@ -76,7 +79,16 @@ def report(seen: Seen) -> Json:
         "jobs": jobs,
         "cold_boot_s": None if seen.cold_boot_s is None else round(seen.cold_boot_s, 2),
         "job_lock_s": seen.job_lock_s,
+        "machine": _machine(seen),
         "leftovers": list(seen.leftovers),
+    }
+
+
+def _machine(seen: Seen) -> Json:
+    longest = max(seen.stalls, key=lambda stall: stall.length_s, default=None)
+    return {
+        "stalls": len(seen.stalls),
+        "longest_stall_ms": 0.0 if longest is None else round(longest.length_s * 1000, 1),
     }
 
 
@@ -112,6 +124,7 @@ def _job(seen: Seen, attempts: Sequence[Json]) -> Json:
             "survived": bool(connection.get("survived", False)),
             "longest_gap_ms": connection.get("longest_gap_ms"),
             "longest_gap_at_s": _since_webhook(seen, first, connection.get("longest_gap_at")),
+            "longest_gap_stalled_ms": _stalled_in_gap(seen, connection),
             "lost_messages": connection.get("lost_messages"),
         },
         "disk_sha256_ok": bool(figures.get("disk", False)),
@@ -122,6 +135,14 @@ def _since_webhook(seen: Seen, attempt: Json, moment: float | None) -> float | N
     """Return a moment as the story tells it: in seconds after the webhook of the first attempt."""
     sent = webhook_at(seen.deliveries, attempt["id"])
     return _span_s(sent[0], moment) if sent and moment else None
+
+
+def _stalled_in_gap(seen: Seen, connection: Json) -> float | None:
+    """Return how much of the longest gap this machine itself stood still."""
+    if not connection:
+        return None
+    ended_at = connection["longest_gap_at"]
+    return stalled_ms(seen.stalls, ended_at - connection["longest_gap_ms"] / 1000, ended_at)
 
 
 def _steps_rerun(attempts: Sequence[Json]) -> int:

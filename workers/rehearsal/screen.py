@@ -117,7 +117,9 @@ def _connection(connection: Json) -> str:
     if not connection["survived"]:
         return "broken"
     gap = f"longest gap {_cell(connection['longest_gap_ms'], 'ms')} at +{_cell(connection['longest_gap_at_s'], 's')}"
-    return f"held, {gap}, {connection['lost_messages']} lost"
+    stalled = connection["longest_gap_stalled_ms"]
+    share = f" (the machine itself stood still for {_cell(stalled, 'ms')} of it)" if stalled else ""
+    return f"held, {gap}{share}, {connection['lost_messages']} lost"
 
 
 def _cell(value: float | None, unit: str) -> str:
