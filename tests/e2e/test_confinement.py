@@ -22,7 +22,7 @@ import pytest
 
 from tests.e2e.engine_rig import LIMIT_S, RELAY, Rig, eventually, runner_package
 from tests.e2e.scripted_guest import scripted_package
-from tests.integration.wires import Place, arp, echo_server, ether, frame, mac, run, udp
+from tests.integration.wires import Place, arp, echo_server, ether, frame, greet, mac, run, udp
 from workers.domain.messages import BootOrder, StartOrder
 from workers.domain.migration import MigrationPhase
 from workers.domain.names import GATEWAY, GATEWAY_MAC, GuestAddress, guest_address
@@ -129,7 +129,7 @@ def metadata_service(place: Place, file: Path) -> Iterator[None]:
 def listening(place: Place, port: int) -> Iterator[None]:
     """Somebody is there; and in the end nobody but he himself has called."""
     with echo_server(place, "0.0.0.0", port) as callers:  # noqa: S104 - wherever a guest may look for it
-        place.connect("127.0.0.1", port).close()
+        greet(place, "127.0.0.1", port)
         yield
         assert callers == ["127.0.0.1"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.integration import wires
-from tests.integration.wires import Guest, Place, Site, arp, echo_server, ether, frame, udp
+from tests.integration.wires import Guest, Place, Site, arp, echo_server, ether, frame, greet, udp
 from workers.domain.errors import Bug, TryLater
 from workers.domain.names import FIRST_USER, GATEWAY, GATEWAY_MAC, RunnerId, guest_address, monitor_user
 from workers.host.network import BRIDGE_MAC, HostNetwork
@@ -247,7 +247,7 @@ def test_a_guest_reaches_nothing_of_ours(world: World, whom: str, trick: str) ->
         me.ip("route", "replace", f"{address}/32", "dev", "eth0")
     try:
         with echo_server(place, address, 8445) as callers:
-            place.connect(address, 8445).close()
+            greet(place, address, 8445)
             with pytest.raises(OSError):  # noqa: PT011  refused, unreachable and silence are all right
                 me.connect(address, 8445, 0.7)
             assert len(callers) == 1, "only the listener's own proof of life came through"
@@ -379,7 +379,7 @@ def test_a_tap_is_deaf_and_dumb_until_it_is_attached_and_nothing_is_left_of_it(w
             guest.place.connect(INTERNET, 7002, 0.7)
         a.call(network.attach, 5)
         a.call(network.attach, 5)
-        guest.place.connect(INTERNET, 7002).close()
+        greet(guest.place, INTERNET, 7002)
         a.call(network.detach, 5)
         a.call(network.detach, 5)
         with pytest.raises(OSError):  # noqa: PT011  unreachable or silent

@@ -29,7 +29,7 @@ from tests.integration.relayed import (
     entry,
     make_host,
 )
-from tests.integration.wires import CALL_LIMIT_S, Guest, Site, arp, echo_server, ether, frame, run, udp
+from tests.integration.wires import CALL_LIMIT_S, Guest, Site, arp, echo_server, ether, frame, greet, run, udp
 from workers.domain.errors import Refused, Unreachable
 from workers.domain.names import GATEWAY, GATEWAY_MAC, RunnerId, guest_address
 from workers.identity import Authority, write_leaf
@@ -176,7 +176,7 @@ def test_a_host_cannot_speak_for_anothers_guest(world: World) -> None:
 def test_a_forbidden_network_is_refused_and_the_rest_of_its_bridge_is_not(world: World) -> None:
     guest = world.guest_on(world.a, 40)
     with echo_server(world.control, FORBIDDEN, 8080) as callers, echo_server(world.internet, INTERNET, 8080):
-        world.internet.connect(FORBIDDEN, 8080).close()
+        greet(world.internet, FORBIDDEN, 8080)
         guest.place.connect(INTERNET, 8080).close()
         with pytest.raises(OSError):  # noqa: PT011  told at once that it is prohibited
             guest.place.connect(FORBIDDEN, 8080, 5)
@@ -188,7 +188,7 @@ def test_a_private_network_behind_the_public_interface_is_closed_too(world: Worl
     world.internet.ip("address", "add", "192.168.77.1/32", "dev", "lo")
     world.relay.ip("route", "add", "192.168.77.0/24", "via", INTERNET)
     with echo_server(world.internet, "192.168.77.1", 8080) as callers:
-        world.relay.connect("192.168.77.1", 8080).close()
+        greet(world.relay, "192.168.77.1", 8080)
         with pytest.raises(OSError):  # noqa: PT011  told at once that it is prohibited
             guest.place.connect("192.168.77.1", 8080, 5)
         assert len(callers) == 1

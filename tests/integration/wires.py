@@ -185,11 +185,23 @@ def echo_server(place: Place, address: str, port: int) -> Iterator[list[str]]:
     try:
         yield callers
     finally:
-        for each in (listening, *open_connections):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        accepting.join(CALL_LIMIT_S)
+        _hang_up(listening)
+        accepting.join(CALL_LIMIT_S)  # what it had taken just before is among the connections now
+        for each in open_connections:
+            _hang_up(each)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+def greet(place: Place, address: str, port: int) -> None:
+    """Call an echo server and hear it answer: from then on it counts this call among its callers."""
+    with contextlib.closing(place.connect(address, port)) as connection:
+        connection.sendall(b"greeting")
+        assert connection.recv(8)
 
 
 # ---------------------------------------------------------------- frames
