@@ -14,7 +14,7 @@ from workers.domain.host import Host
 from workers.domain.host_class import HostClass
 from workers.domain.job import Job
 from workers.domain.messages import BootOrder, MoveOrder, RunnerReport
-from workers.domain.migration import Migration, Ports
+from workers.domain.migration import LineSeen, Migration, Ports
 from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import Runner, Shape
 
@@ -112,6 +112,9 @@ class Store(Protocol):
 
     def report_of(self, runner_id: RunnerId) -> RunnerReport | None:
         """Return what the host of this runner last said of it, None if nothing yet."""
+
+    def lines_seen(self) -> Sequence[LineSeen]:
+        """Return how fast the lines were in the last few migrations that have finished, the latest first."""
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         """Make the one-time token with which a host registers; only its hash is kept."""

@@ -114,6 +114,7 @@ def a_migration(
         planned_at=START,
         deadline_at=START + timedelta(minutes=1),
         ports=Ports(memory=40001, disk=40002),
+        share_mib_s=59.5,
         source_seen_at=START,
         target_seen_at=START,
         figures={"sent_mib": 17.25},

@@ -24,8 +24,8 @@ from workers.domain.errors import BadInput, Bug, Unreachable
 from workers.domain.events import Event, Happening
 from workers.domain.host import HostState
 from workers.domain.job import JobState
-from workers.domain.messages import GuestRunnerState, MonitorState, RunnerReport
-from workers.domain.migration import MigrationPhase
+from workers.domain.messages import GuestRunnerState, Load, MonitorState, RunnerReport
+from workers.domain.migration import LINE_FIGURE, LineSeen, MigrationPhase
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import RunnerState
 from workers.store.repository import SqlStore, open_store
@@ -38,7 +38,12 @@ def rows(store: WholeStore) -> list[tuple[Any, Any]]:
     )
     bare_runner = replace(a_runner(2, "b"), github_id=None, idle_at=None, end=None)
     bare_move = replace(
-        a_migration(a_runner(2, "b"), "a"), ports=None, source_seen_at=None, target_seen_at=None, figures={}
+        a_migration(a_runner(2, "b"), "a"),
+        ports=None,
+        share_mib_s=None,
+        source_seen_at=None,
+        target_seen_at=None,
+        figures={},
     )
     return [
         (store.jobs, a_job()),
@@ -128,13 +133,20 @@ class TestRunners:
 
 
 class TestHeartbeats:
-    REPORT = RunnerReport(RunnerId("spot-runner-1"), 1, MonitorState.RUNNING, GuestRunnerState.ENDED, exit_code=3)
+    REPORT = RunnerReport(
+        RunnerId("spot-runner-1"),
+        1,
+        MonitorState.RUNNING,
+        GuestRunnerState.ENDED,
+        exit_code=3,
+        load=Load(memory_mib=312.5, disk_mib=40.0, dirty_mib_s=2.0),
+    )
 
     def test_a_heartbeat_is_noted_and_the_last_report_counts(self, store: WholeStore) -> None:
         store.hosts.add(replace(a_host("a"), heartbeat_at=None, host_class=None))
         store.runners.add(a_runner(1, "a"))
         assert store.report_of(RunnerId("spot-runner-1")) is None
-        first = replace(self.REPORT, guest=GuestRunnerState.UNKNOWN, exit_code=None)
+        first = replace(self.REPORT, guest=GuestRunnerState.UNKNOWN, exit_code=None, load=None)
         for report in (first, self.REPORT):
             host = store.note_heartbeat(HostId("a"), START, CLASS, [report])
             assert host == store.hosts.get(HostId("a")) == replace(a_host("a"), heartbeat_at=START)
@@ -154,6 +166,23 @@ class TestHeartbeats:
         report = store.report_of(row.runner_id)
         assert report is not None
         assert report.monitor is MonitorState.INCOMING
+
+
+class TestLines:
+    def test_what_finished_moves_measured_is_known_the_latest_first(self, store: WholeStore) -> None:
+        for name, cloud in (("a", "local"), ("b", "other")):
+            store.hosts.add(replace(a_host(name), cloud=cloud))
+        finished = [
+            (1, MigrationPhase.FINISHED, {LINE_FIGURE: 50.5}),
+            (2, MigrationPhase.FINISHED, {LINE_FIGURE: 99.0}),
+            (3, MigrationPhase.FINISHED, {}),
+            (4, MigrationPhase.ABORTED, {LINE_FIGURE: 1.0}),
+        ]
+        for number, phase, figures in finished:
+            row = a_migration(a_runner(number, "a"), "b", phase)
+            store.migrations.add(replace(row, planned_at=START + timedelta(seconds=number), figures=figures))
+        seen = [LineSeen(HostId("a"), "local", "other", speed) for speed in (99.0, 50.5)]
+        assert list(store.lines_seen()) == seen
 
 
 class TestTimeline:

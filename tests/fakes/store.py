@@ -19,7 +19,7 @@ from workers.domain.host_class import HostClass
 from workers.domain.job import JOB, Job
 from workers.domain.merge import is_in_time, is_news, merged, untold_end
 from workers.domain.messages import RunnerReport
-from workers.domain.migration import MIGRATION, Migration, MigrationPhase, Role, seen
+from workers.domain.migration import LINE_FIGURE, MIGRATION, LineSeen, Migration, MigrationPhase, Role, seen
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
 from workers.ports import Clock
@@ -300,6 +300,17 @@ class MemoryStore:
         host_id, expires_at = self._tokens.pop(_sha256(token), (None, self.clock.now()))
         self.burned_by.append(address)
         return host_id if expires_at > self.clock.now() else None
+
+    def lines_seen(self) -> Sequence[LineSeen]:
+        rows = [row for row in self.migrations.rows.values() if row.phase is MigrationPhase.FINISHED]
+        return [
+            LineSeen(row.source_id, self._cloud(row.source_id), self._cloud(row.target_id), row.figures[LINE_FIGURE])
+            for row in sorted(rows, key=lambda row: (-row.planned_at.timestamp(), row.id))[:20]
+            if LINE_FIGURE in row.figures
+        ]
+
+    def _cloud(self, host_id: HostId) -> str:
+        return self.hosts.rows[host_id].cloud
 
     # ------------------------------------------------------------ the timeline
 

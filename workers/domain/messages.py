@@ -54,6 +54,8 @@ class MoveOrder:
     """How often this runner has been moved, this time included."""
     ports: Ports | None = None
     """Where the target listens: the target answers it, the source is told it."""
+    share_mib_s: float | None = None
+    """What it may take of the source's line while other moves share it; None: whatever it gets."""
 
 
 # ---------------------------------------------------------------- from a host
@@ -78,6 +80,18 @@ class GuestRunnerState(StrEnum):
 
 
 @dataclass(frozen=True)
+class Load:
+    """What a move of one microVM would have to carry, as its host measured it."""
+
+    memory_mib: float
+    """In use, so that it has to be sent: less than the microVM's memory, of which much was never touched."""
+    disk_mib: float
+    """What the overlay holds."""
+    dirty_mib_s: float | None = None
+    """How much different memory the guest writes in a second; None: not measured yet."""
+
+
+@dataclass(frozen=True)
 class RunnerReport:
     """One microVM on a host."""
 
@@ -86,6 +100,7 @@ class RunnerReport:
     monitor: MonitorState
     guest: GuestRunnerState = GuestRunnerState.UNKNOWN
     exit_code: int | None = None
+    load: Load | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ from typing import Final
 from workers.domain.lifecycle import Lifecycle
 from workers.domain.names import HostId, MigrationId, RunnerId
 
+# The figure in which a source says how fast its line was while it sent at its best.
+LINE_FIGURE: Final = "line_mib_s"
+
 
 class MigrationPhase(StrEnum):
     PLANNED = auto()
@@ -101,6 +104,8 @@ class Migration:
     deadline_at: datetime
     """When the source is taken away, at the latest."""
     ports: Ports | None = None
+    share_mib_s: float | None = None
+    """What was planned for it of the source's line; None: the line was never measured."""
     source_seen_at: datetime | None = None
     target_seen_at: datetime | None = None
     running_at: datetime | None = None
@@ -113,6 +118,16 @@ class Migration:
     def role_of(self, host_id: HostId) -> Role | None:
         """Say which part this host has, or None."""
         return {self.source_id: Role.SOURCE, self.target_id: Role.TARGET}.get(host_id)
+
+
+@dataclass(frozen=True)
+class LineSeen:
+    """How fast the line from one host to another was, as a move that has finished measured it."""
+
+    source_id: HostId
+    source_cloud: str
+    target_cloud: str
+    mib_s: float
 
 
 def seen(row: Migration, role: Role, now: datetime) -> Migration:

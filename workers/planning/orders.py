@@ -33,4 +33,5 @@ def move_order(move: Migration, runner: Runner, peer: Host, now: datetime) -> Mo
         seconds_left=max(0.0, (move.deadline_at - now).total_seconds()),
         moves=move.epoch - 1,  # the first epoch is the boot's, and every commit begins another one
         ports=move.ports,
+        share_mib_s=move.share_mib_s,
     )

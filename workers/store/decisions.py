@@ -7,18 +7,21 @@ changes the runner in the same one, so nobody ever sees a guest with two owners.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from workers.domain.errors import Bug, LeaseLost
 from workers.domain.events import Event, Happening
 from workers.domain.merge import is_in_time, is_news, merged, untold_end
-from workers.domain.migration import Migration, MigrationPhase, Role
-from workers.domain.names import MigrationId
+from workers.domain.migration import LINE_FIGURE, LineSeen, Migration, MigrationPhase, Role
+from workers.domain.names import HostId, MigrationId
 from workers.store.places import insert_events
 from workers.store.rows import MIGRATIONS
-from workers.store.schema import migrations, runners
+from workers.store.schema import hosts, migrations, runners
+
+# Lines change little, and a plan is made every second.
+LINES_MAX: Final = 20
 
 
 def decide(connection: Connection, before: Migration, after: Migration, events: tuple[Event, ...]) -> Migration:
@@ -53,6 +56,24 @@ def note_seen(connection: Connection, key: MigrationId, role: Role, now: datetim
     column = migrations.c.source_seen_at if role is Role.SOURCE else migrations.c.target_seen_at
     is_later = column.is_(None) | (column < now)
     connection.execute(update(migrations).where(migrations.c.id == key, is_later).values({column: now}))
+
+
+def lines_seen(connection: Connection) -> list[LineSeen]:
+    """Return how fast the lines were in the last few migrations that have finished, the latest first."""
+    source, target = hosts.alias("source"), hosts.alias("target")
+    query = (
+        select(migrations.c.source_id, source.c.cloud, target.c.cloud, migrations.c.figures)
+        .join(source, source.c.id == migrations.c.source_id)
+        .join(target, target.c.id == migrations.c.target_id)
+        .where(migrations.c.phase == MigrationPhase.FINISHED.value)
+        .order_by(migrations.c.planned_at.desc(), migrations.c.id)
+        .limit(LINES_MAX)
+    )
+    return [
+        LineSeen(HostId(source_id), here, there, figures[LINE_FIGURE])
+        for source_id, here, there, figures in connection.execute(query)
+        if LINE_FIGURE in figures
+    ]
 
 
 def _write(connection: Connection, current: Migration, row: Migration) -> Migration:

@@ -20,7 +20,7 @@ from workers.domain.host import Host
 from workers.domain.host_class import HostClass
 from workers.domain.job import Job
 from workers.domain.messages import RunnerReport
-from workers.domain.migration import Migration, Role
+from workers.domain.migration import LineSeen, Migration, Role
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import Runner, RunnerState
 from workers.ports import Clock
@@ -139,6 +139,11 @@ class SqlStore:
         with self._database.reading() as connection:
             found = connection.execute(query).mappings().one_or_none()
         return REPORTS.row(found) if found else None
+
+    def lines_seen(self) -> Sequence[LineSeen]:
+        """Return how fast the lines were in the last few migrations that have finished, the latest first."""
+        with self._database.reading() as connection:
+            return decisions.lines_seen(connection)
 
     # ------------------------------------------------------------ tokens
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -149,6 +150,7 @@ migrations: Final = Table(
     Column("planned_at", Moment, nullable=False),
     Column("deadline_at", Moment, nullable=False),
     Column("ports", Json),
+    Column("share_mib_s", Float),
     Column("source_seen_at", Moment),
     Column("target_seen_at", Moment),
     Column("running_at", Moment),
@@ -205,6 +207,7 @@ reports: Final = Table(
     Column("monitor", Text, nullable=False),
     Column("guest", Text, nullable=False),
     Column("exit_code", Integer),
+    Column("load", Json),
 )
 
 tokens: Final = Table(
