@@ -25,6 +25,8 @@ NUD_PERMANENT: Final = 0x80
 RT_TABLE_MAIN: Final = 254
 RTPROT_STATIC: Final = 4
 RTN_UNICAST: Final = 1
+# Nobody else can have a guest's address, so nothing is asked before it is used.
+IFA_F_NODAD: Final = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,27 @@ class Address:
     gateway: str
     gateway_mac: str
     mtu: int
+    ip6: str = ""
+    """Empty: no IPv6."""
+    prefix6_length: int = 64
+    gateway6: str = ""
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """Its addresses, the IPv4 one first."""
+        ipv4 = Family(socket.AF_INET, self.ip, self.prefix_length, self.gateway)
+        ipv6 = Family(socket.AF_INET6, self.ip6, self.prefix6_length, self.gateway6)
+        return (ipv4, ipv6) if self.ip6 else (ipv4,)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One address, and the way to everybody else of its kind."""
+
+    kind: int
+    ip: str
+    prefix_length: int
+    gateway: str
 
 
 def bring_up(interface: str, address: Address) -> None:
@@ -45,11 +68,13 @@ def bring_up(interface: str, address: Address) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.bind((0, 0))
         _change(netlink, RTM_NEWLINK, CHANGE, _link(index, 0) + _mac_and_mtu(address))
-        _change(netlink, RTM_NEWADDR, REPLACE, _ip(index, address))
-        _change(netlink, RTM_NEWNEIGH, REPLACE, _neighbour(index, address))
+        for family in address.families:
+            _change(netlink, RTM_NEWADDR, REPLACE, _ip(index, family))
+            _change(netlink, RTM_NEWNEIGH, REPLACE, _neighbour(index, family, address.gateway_mac))
         _change(netlink, RTM_NEWLINK, CHANGE, _link(index, IFF_UP))
         # The kernel takes no route over an interface that is down.
-        _change(netlink, RTM_NEWROUTE, REPLACE, _default_route(index, address))
+        for family in address.families:
+            _change(netlink, RTM_NEWROUTE, REPLACE, _default_route(index, family))
 
 
 def _change(netlink: socket.socket, kind: int, flags: int, body: bytes) -> None:
@@ -68,20 +93,21 @@ def _mac_and_mtu(address: Address) -> bytes:
     return _attribute(1, _octets(address.mac)) + _attribute(4, struct.pack("=I", address.mtu))
 
 
-def _ip(index: int, address: Address) -> bytes:
-    ip = socket.inet_aton(address.ip)
-    header = struct.pack("=BBBBi", socket.AF_INET, address.prefix_length, 0, 0, index)
+def _ip(index: int, family: Family) -> bytes:
+    ip = socket.inet_pton(family.kind, family.ip)
+    header = struct.pack("=BBBBi", family.kind, family.prefix_length, IFA_F_NODAD, 0, index)
     return header + _attribute(1, ip) + _attribute(2, ip)
 
 
-def _neighbour(index: int, address: Address) -> bytes:
-    header = struct.pack("=BxxxiHBB", socket.AF_INET, index, NUD_PERMANENT, 0, 0)
-    return header + _attribute(1, socket.inet_aton(address.gateway)) + _attribute(2, _octets(address.gateway_mac))
+def _neighbour(index: int, family: Family, gateway_mac: str) -> bytes:
+    header = struct.pack("=BxxxiHBB", family.kind, index, NUD_PERMANENT, 0, 0)
+    return header + _attribute(1, socket.inet_pton(family.kind, family.gateway)) + _attribute(2, _octets(gateway_mac))
 
 
-def _default_route(index: int, address: Address) -> bytes:
-    header = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0)
-    return header + _attribute(5, socket.inet_aton(address.gateway)) + _attribute(4, struct.pack("=I", index))
+def _default_route(index: int, family: Family) -> bytes:
+    header = struct.pack("=BBBBBBBBI", family.kind, 0, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, 0, RTN_UNICAST, 0)
+    gateway = socket.inet_pton(family.kind, family.gateway)
+    return header + _attribute(5, gateway) + _attribute(4, struct.pack("=I", index))
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

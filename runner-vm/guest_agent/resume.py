@@ -39,11 +39,24 @@ class Identity:
     gateway: str
     gateway_mac: str
     mtu: int
+    ip6: str = ""
+    prefix6_length: int = 64
+    gateway6: str = ""
 
     @property
     def address(self) -> Address:
         """Its place in the network."""
-        return Address(self.mac, self.ip, self.prefix_length, self.gateway, self.gateway_mac, self.mtu)
+        return Address(
+            self.mac,
+            self.ip,
+            self.prefix_length,
+            self.gateway,
+            self.gateway_mac,
+            self.mtu,
+            self.ip6,
+            self.prefix6_length,
+            self.gateway6,
+        )
 
 
 def after_resume(reason: str, told: dict[str, Any]) -> dict[str, float]:
@@ -56,7 +69,7 @@ def after_resume(reason: str, told: dict[str, Any]) -> dict[str, float]:
     reseed(bytes.fromhex(identity.seed))
     step = set_clock(identity.now)
     take_name(identity.machine_id, identity.hostname)
-    _write(f"/proc/sys/net/ipv6/conf/{INTERFACE}/disable_ipv6", "1")
+    _set_ipv6(INTERFACE, is_wanted=bool(identity.ip6))
     bring_up(INTERFACE, identity.address)
     return {"clock_step_s": step}
 
@@ -92,6 +105,13 @@ def take_name(machine_id: str, hostname: str, root: str = "/") -> None:
     _write(f"{root}/etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n")
     if root == "/":
         socket.sethostname(hostname)
+
+
+def _set_ipv6(interface: str, *, is_wanted: bool) -> None:
+    """Let IPv6 have the address that we give it and no other: none of its own making, none that a router offers."""
+    settings = {"addr_gen_mode": 1, "accept_ra": 0, "disable_ipv6": int(not is_wanted)}
+    for name, value in settings.items():
+        _write(f"/proc/sys/net/ipv6/conf/{interface}/{name}", str(value))
 
 
 def _write(path: str, text: str) -> None:

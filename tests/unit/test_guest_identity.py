@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from guest_agent import netlink
+from guest_agent import netlink, resume
 from guest_agent.resume import Identity, after_resume, entropy, take_name
 
 # <sched.h>
@@ -72,6 +72,35 @@ def test_an_interface_gets_its_address_its_neighbour_and_its_route() -> None:
         assert "default via 10.77.0.1 dev eth0" in route
 
     _in_a_namespace(bring_up_twice)
+
+
+@pytest.mark.root
+def test_an_interface_gets_the_one_ipv6_address_that_it_is_told() -> None:
+    """None of the kernel's own making beside it, and used at once: nobody is asked whether it is taken."""
+    told = TOLD | {"ip6": "fd73:706f:7400::a4d:17", "prefix6_length": 64, "gateway6": "fd73:706f:7400::a4d:1"}
+
+    def bring_up_twice() -> None:
+        for _ in range(2):
+            resume._set_ipv6("eth0", is_wanted=True)
+            netlink.bring_up("eth0", Identity(**told).address)  # type: ignore[arg-type]  # values of many types
+        address, neighbour, route = map(_shown, ("-6 address show eth0", "-6 neigh", "-6 route"))
+        assert address.count("inet6") == 1
+        assert "inet6 fd73:706f:7400::a4d:17/64 scope global" in address
+        assert "tentative" not in address
+        assert "fd73:706f:7400::a4d:1 dev eth0 lladdr 52:54:00:77:00:01 PERMANENT" in neighbour
+        assert "default via fd73:706f:7400::a4d:1 dev eth0" in route
+
+    _in_a_namespace(bring_up_twice)
+
+
+@pytest.mark.root
+def test_a_guest_that_is_told_no_ipv6_address_has_none() -> None:
+    def bring_up() -> None:
+        resume._set_ipv6("eth0", is_wanted=False)
+        netlink.bring_up("eth0", Identity(**TOLD).address)  # type: ignore[arg-type]  # values of many types
+        assert _shown("-6 address show eth0") == ""
+
+    _in_a_namespace(bring_up)
 
 
 @pytest.mark.root
