@@ -91,6 +91,25 @@ def demo(  # noqa: PLR0913 - each is an option of the command
     raise typer.Exit(run_demo(options))
 
 
+@app.command()
+def drill(
+    *,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many interruptions.")] = 10,
+    notice_seconds: Annotated[str, typer.Option(help="How long before its end a host is told, A or A..B.")] = "20..60",
+    jobs: Annotated[int, typer.Option(min=1, max=16, help="Jobs at once.")] = 2,
+    seed: Annotated[int, typer.Option(help="Chooses moments, hosts and faults.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the report here; go on from it if it is there.")] = None,
+    name: Annotated[str, typer.Option(help="Rehearsals with different names can run at once.")] = "drill",
+) -> None:
+    """Take hosts away from running jobs again and again, and count how many survive."""
+    from workers.bootstrap.rehearsal import run_drill  # noqa: PLC0415 - it loads nearly everything
+    from workers.rehearsal.drill.interruption import span  # noqa: PLC0415 - the same
+    from workers.rehearsal.drill.play import DrillOptions  # noqa: PLC0415 - the same
+
+    options = DrillOptions(count=count, notice_s=span(notice_seconds), jobs=jobs, seed=seed, json=json, name=name)
+    raise typer.Exit(run_drill(options))
+
+
 package: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")
 app.add_typer(package, name="package")
 PackageFile = Annotated[Path, typer.Argument(help="A package, for example one in /var/cache/spot-runner/packages.")]

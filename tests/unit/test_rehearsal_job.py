@@ -110,18 +110,18 @@ def test_the_beat_keeps_the_longest_gap_of_each_tenth_of_a_second_and_where_it_e
 
 
 def test_a_single_changed_byte_on_the_disk_is_seen(tmp_path: Path) -> None:
-    assert disk.write(tmp_path)
-    assert disk.verify(tmp_path)
+    assert disk.write(tmp_path, 128)
+    assert disk.verify(tmp_path, 128)
     with (tmp_path / "random").open("r+b") as file:
         file.seek(77 << 20)
         byte = file.read(1)
         file.seek(77 << 20)
         file.write(bytes([byte[0] ^ 1]))
-    assert not disk.verify(tmp_path)
+    assert not disk.verify(tmp_path, 128)
     assert json.loads((tmp_path / "disk.json").read_text()) == {"disk": False}
 
 
 def test_a_file_that_became_shorter_is_seen(tmp_path: Path) -> None:
     (tmp_path / "random").write_bytes(b"short")
     (tmp_path / "random.sha256").write_text("f9b0078b5df596d2ea19010c001bbd009e651de2c57e8fb7e355f31eb9d3f739")
-    assert not disk.verify(tmp_path)
+    assert not disk.verify(tmp_path, 128)

@@ -11,11 +11,14 @@ from typing import Final
 from workers.clock import SystemClock
 from workers.domain.errors import Unfit
 from workers.host.acceleration import choose_acceleration, measure_host_class
+from workers.host.copies import running_copies
 from workers.host.packages import PackageShelf, Unpacked
 from workers.host.template import measure_cold_boot
 from workers.identity import Authority, write_leaf
 from workers.ports import Store
 from workers.rehearsal.demo import run_rehearsal
+from workers.rehearsal.drill.command import run_drill as run
+from workers.rehearsal.drill.play import DrillOptions
 from workers.rehearsal.stage import Kit
 from workers.rehearsal.story import Options
 from workers.settings import ControlSettings, HostSettings
@@ -27,6 +30,11 @@ RECIPE: Final = "debian-12"
 def run_demo(options: Options) -> int:
     """Play the story and return the exit status."""
     return run_rehearsal(options, make_kit)
+
+
+def run_drill(options: DrillOptions) -> int:
+    """Interrupt as often as was asked for and return the exit status."""
+    return run(options, make_kit)
 
 
 def make_kit() -> Kit:
@@ -42,6 +50,7 @@ def make_kit() -> Kit:
         open_store=_open_store,
         write_relay_identity=_write_relay_identity,
         measure_cold_boot=lambda folder: asyncio.run(measure_cold_boot(package, folder)),
+        look_at_copies=running_copies,
         host_environment=_host_environment(settings),
     )
 

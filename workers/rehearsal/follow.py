@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -11,6 +12,9 @@ from rich.text import Text
 from workers.domain.events import Event, Happening
 
 Json = dict[str, Any]
+
+# After the lock has expired GitHub must still be told, and the rerun be asked for and delivered.
+RERUN_LIMIT_S: Final = 60.0
 
 # What a reader looks for first in a line has a colour of its own.
 JOB: Final = "bold cyan"
@@ -146,3 +150,16 @@ class StepWatch:
 def steps_over(attempt: Json) -> int:
     """Return how many steps of an attempt have ended."""
     return sum(step["conclusion"] is not None for step in attempt["steps"])
+
+
+def has_ended(attempts: Sequence[Json], follower: Follower, *, was_interrupted: bool) -> bool:
+    """Say whether nothing more can come of a job: a lost one is run again a little later."""
+    last = attempts[-1]
+    if last["conclusion"] is None:
+        return False
+    # GitHub may fail a job before the control plane has noticed that its host is gone.
+    has_failed = was_interrupted and any(step["conclusion"] == "failure" for step in last["steps"])
+    was_lost = follower.has(Happening.JOB_LOST, job_id=last["id"])
+    if last["conclusion"] == "success" or not (was_lost or has_failed):
+        return True
+    return bool(time.time() - last["completed_at"] > RERUN_LIMIT_S)

@@ -90,6 +90,17 @@ class Screen:
         if report["leftovers"]:
             self.console.print(Text(f"left behind: {', '.join(report['leftovers'])}", style="bold red"), soft_wrap=True)
 
+    def survival(self, report: Json) -> None:
+        """Write the survival report."""
+        table = Table(show_edge=False, pad_edge=False, show_header=False)
+        for key in ("count", "survived", "parked", "rerun", "lost", "double_runs", "steps_rerun", "mib_sent"):
+            table.add_row(key.replace("_", " "), str(report[key]))
+        for key in ("guest_gap_ms", "guest_gap_baseline_ms", "stopped_ms", "notice_to_commit_s"):
+            table.add_row(key.replace("_", " "), "  ".join(f"{name} {value}" for name, value in report[key].items()))
+        table.add_row("connections", ", ".join(f"{name} {value}" for name, value in report["connection"].items()))
+        table.add_row("left behind", ", ".join(report["leftovers"]) or "nothing")
+        self.console.print(table)
+
 
 def _rows(jobs: list[Json]) -> Iterator[list[str]]:
     for key, (label, unit) in ROWS.items():

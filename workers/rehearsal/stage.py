@@ -62,6 +62,8 @@ class Kit:
     """(home of the control plane, home of the relay)."""
     measure_cold_boot: Callable[[Path], float]
     """Boot the package's guest without its snapshot in this folder; return the seconds until its agent answered."""
+    look_at_copies: Callable[[], Mapping[str, Mapping[tuple[str, int], int]]]
+    """Return runner -> (host, process id) -> nanoseconds that the virtual processors of that copy have run."""
     host_environment: Mapping[str, str] = field(default_factory=dict)
     """What every host is told beside its home."""
 

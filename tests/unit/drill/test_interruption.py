@@ -1,0 +1,52 @@
+"""What a drill is going to do follows from its seed alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.domain.errors import BadInput
+from workers.rehearsal.drill.interruption import DELAY_MAX_S, Outcome, planned, span, worst
+
+FAULTS = ("relay_restarted", "redis_flushed")
+
+
+@given(seed=st.integers(), number=st.integers(0, 1000))
+def test_a_continued_drill_does_what_the_stopped_one_would_have_done(seed: int, number: int) -> None:
+    assert planned(seed, number, (20, 60), FAULTS) == planned(seed, number, (20, 60), FAULTS)
+
+
+@given(seed=st.integers(), number=st.integers(0, 1000), hosts=st.lists(st.text(), min_size=1))
+def test_a_plan_keeps_to_what_was_asked_for(seed: int, number: int, hosts: list[str]) -> None:
+    plan = planned(seed, number, (20, 60), FAULTS)
+    assert 20 <= plan.notice_s <= 60
+    assert 0 <= plan.delay_s <= DELAY_MAX_S
+    assert plan.fault in FAULTS
+    assert plan.chosen(hosts) in hosts
+
+
+def test_interruptions_differ_among_each_other_and_from_seed_to_seed() -> None:
+    plans = {planned(seed, number, (20, 60), ()) for seed in range(10) for number in range(10)}
+    assert len({plan.notice_s for plan in plans}) > 50
+
+
+def test_without_faults_none_is_planned() -> None:
+    assert planned(1, 1, (20, 60), ()).fault is None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("20", (20, 20)), ("20..60", (20, 60)), ("0..0.5", (0, 0.5))])
+def test_a_span_of_seconds_is_read(text: str, expected: tuple[float, float]) -> None:
+    assert span(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "60..20", "-1", "1..601", "1..2..3", "nan"])
+def test_what_is_no_span_is_refused_by_name(text: str) -> None:
+    with pytest.raises(BadInput, match="--notice-seconds"):
+        span(text)
+
+
+def test_one_lost_job_makes_a_lost_interruption() -> None:
+    assert worst([Outcome.SURVIVED, Outcome.LOST, Outcome.RERUN]) is Outcome.LOST
+    assert worst([Outcome.PARKED, Outcome.SURVIVED]) is Outcome.PARKED
+    assert worst([]) is Outcome.SURVIVED

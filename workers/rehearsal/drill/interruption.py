@@ -1,0 +1,99 @@
+"""One interruption: what is to be done, decided by the seed alone, and what became of it. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import Any, Final
+
+from workers.domain.errors import BadInput
+
+Json = dict[str, Any]
+
+# A random moment within a job, not always the one right after it has begun.
+DELAY_MAX_S: Final = 4.0
+NOTICE_MAX_S: Final = 600.0
+
+
+class Outcome(StrEnum):
+    """What an interruption came to for the jobs on the host, the worst last."""
+
+    SURVIVED = auto()
+    """Each was moved, or ended by itself in time."""
+    PARKED = auto()
+    """One was parked, resumed and went on."""
+    RERUN = auto()
+    """One was lost and succeeded in another attempt."""
+    LOST = auto()
+    """One was lost, and no other attempt succeeded."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done."""
+
+    number: int
+    delay_s: float
+    """How long to wait once a job is at work."""
+    notice_s: float
+    fault: str | None
+    choice: float
+    """0 to 1: which of the hosts that have jobs."""
+
+    def chosen(self, hosts: Sequence[str]) -> str:
+        """Return the host that is to be taken away."""
+        return hosts[min(int(self.choice * len(hosts)), len(hosts) - 1)]
+
+
+def planned(seed: int, number: int, notice_s: tuple[float, float], faults: Sequence[str]) -> Plan:
+    """Return the plan of one interruption; the same seed and number give the same, wherever a drill was continued."""
+    chance = random.Random(f"{seed}/{number}")  # noqa: S311 it chooses moments and hosts, nothing secret
+    return Plan(
+        number=number,
+        delay_s=round(chance.uniform(0, DELAY_MAX_S), 2),
+        notice_s=round(chance.uniform(*notice_s), 1),
+        fault=chance.choice(sorted(faults)) if faults else None,
+        choice=chance.random(),
+    )
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """What was done."""
+
+    plan: Plan
+    host: str
+    at: float
+    """Unix time of the notice."""
+    jobs: tuple[int, ...]
+    """The first attempt of each job that ran on the host."""
+
+    def told(self, outcome: Outcome) -> Json:
+        """Return it for the report."""
+        return {
+            "number": self.plan.number,
+            "host": self.host,
+            "notice_s": self.plan.notice_s,
+            "fault": self.plan.fault,
+            "jobs": list(self.jobs),
+            "outcome": outcome.value,
+        }
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what an interruption came to that came to these for its jobs."""
+    return max(outcomes, key=list(Outcome).index, default=Outcome.SURVIVED)
+
+
+def span(text: str) -> tuple[float, float]:
+    """Read `A` or `A..B`, in seconds. Raises `BadInput`."""
+    first, _, last = text.partition("..")
+    try:
+        low, high = float(first), float(last or first)
+    except ValueError:
+        raise BadInput(f"--notice-seconds {text!r}: write one number of seconds, or two as 20..60") from None
+    if not 0 <= low <= high <= NOTICE_MAX_S:
+        raise BadInput(f"--notice-seconds {text!r}: use 0 to {NOTICE_MAX_S:.0f}, the smaller one first")
+    return low, high

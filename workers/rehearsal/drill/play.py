@@ -1,0 +1,223 @@
+"""The drill: jobs are kept running, and one host after the other is taken away from them.
+
+jobs kept at work ──▶ a host chosen ──▶ notice (and a fault) ──▶ settled ──▶ … ──▶ jobs ended ──▶ counted
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from workers.domain.events import Happening
+from workers.domain.host import HostState
+from workers.domain.labels import SERVED
+from workers.domain.names import HostId
+from workers.domain.runner import RunnerState
+from workers.rehearsal.drill.interruption import Interruption, Outcome, Plan, planned, worst
+from workers.rehearsal.drill.tally import Tally
+from workers.rehearsal.follow import has_ended
+from workers.rehearsal.pulse import Pulse
+from workers.rehearsal.report import Seen, report
+from workers.rehearsal.screen import Screen
+from workers.rehearsal.stage import JOB_LOCK_S, Stage
+from workers.rehearsal.story import BEGIN, CLONE, REPOSITORY
+from workers.rehearsal.watch import Watch
+
+Json = dict[str, Any]
+
+WORK_STEP: Final = "Work"
+DISK_MIB: Final = 16
+# Both a warm spare and room for all guests of the one that is taken.
+READY_HOSTS: Final = 2
+AT_WORK_LIMIT_S: Final = 240.0
+# After its notice a host is gone; what it had is moved, or lost, noticed as such, and asked for again.
+SETTLE_LIMIT_S: Final = 120.0
+JOBS_LIMIT_S: Final = 300.0
+
+
+@dataclass(frozen=True)
+class DrillOptions:
+    """What the user has asked for."""
+
+    count: int
+    name: str = "drill"
+    notice_s: tuple[float, float] = (20.0, 60.0)
+    faults: tuple[str, ...] = ()
+    jobs: int = 2
+    work_s: float = 60.0
+    """How long each job works between its first and its last steps."""
+    seed: int = 0
+    json: Path | None = None
+
+
+class Drill:
+    """One drill, or what is left of one."""
+
+    def __init__(self, stage: Stage, options: DrillOptions, screen: Screen, tally: Tally, pulse: Pulse) -> None:
+        self.stage = stage
+        self.options = options
+        self.screen = screen
+        self.tally = tally
+        self.pulse = pulse
+        self.watch = Watch(stage, screen, tells_events=False)
+        self.jobs: list[int] = []
+        """The first attempt of each job that has not been counted yet."""
+        self.pending: list[Interruption] = []
+        """Those whose jobs have not all been counted yet."""
+        self.outcomes: dict[int, list[Outcome]] = {}
+        """Number of an interruption -> what it came to for each of its jobs that were counted."""
+
+    def play(self) -> None:
+        """Interrupt as often as is left to do. Raises `Unreachable` if something does not come in time."""
+        self.watch.open(READY_HOSTS)
+        self.screen.webhook_at = time.time()
+        over = {one["number"] for one in self.tally.interruptions}
+        for number in sorted(set(range(self.options.count)) - over):
+            plan = planned(self.options.seed, number, self.options.notice_s, self.options.faults)
+            self._interrupt(plan)
+        self._end_jobs()
+
+    # ------------------------------------------------------------ one interruption
+
+    def _interrupt(self, plan: Plan) -> None:
+        hosts = self._wait_work()
+        self._look_until(time.monotonic() + plan.delay_s)
+        host = HostId(plan.chosen(sorted(set(hosts) & set(self._hosts_at_work())) or sorted(hosts)))
+        done = Interruption(plan, host, time.time(), self._jobs_on(host))
+        self.pending.append(done)
+        self.stage.take_away(host, plan.notice_s)
+        self.screen.line(f"{plan.number + 1} of {self.options.count}: {host} is taken back in {plan.notice_s:.0f} s")
+        self._settle(done)
+
+    def _wait_work(self) -> list[str]:
+        end = time.monotonic() + AT_WORK_LIMIT_S
+        with self.screen.waiting("waiting until a job is at work"):
+            while not (hosts := self._hosts_at_work()):
+                self._keep_jobs()
+                self.watch.look_once(end, "no job is at work")
+        return hosts
+
+    def _look_until(self, moment: float) -> None:
+        while time.monotonic() < moment:
+            self._keep_jobs()
+            self.watch.look_once(moment + SETTLE_LIMIT_S, "time does not pass")
+
+    def _settle(self, done: Interruption) -> None:
+        """Wait until the host is gone and what it had is somewhere else, or known to be lost."""
+        end = time.monotonic() + done.plan.notice_s + SETTLE_LIMIT_S
+        with self.screen.waiting(f"{done.host} is being taken away"):
+            while not self._is_settled(done):
+                self._keep_jobs()
+                self.watch.look_once(end, f"interruption {done.plan.number + 1} does not settle")
+
+    def _is_settled(self, done: Interruption) -> bool:
+        is_gone = self.watch.follower.has(Happening.HOST_TERMINATED, host_id=done.host)
+        return is_gone and not any(row.source_id == done.host for row in self.stage.store.migrations.open())
+
+    # ------------------------------------------------------------ who is at work
+
+    def _hosts_at_work(self) -> list[str]:
+        """Return the hosts that nobody has taken back yet and that have a job in the middle of its work."""
+        store = self.stage.store
+        names = {attempt["runner_name"] for first in self.jobs if _is_at_work(attempt := self._attempts(first)[-1])}
+        busy = [runner for runner in store.runners.open() if runner.state is RunnerState.BUSY and runner.id in names]
+        ready = {host.id for host in store.hosts.open() if host.state is HostState.READY}
+        return sorted({str(runner.host_id) for runner in busy if runner.host_id in ready})
+
+    def _jobs_on(self, host: HostId) -> tuple[int, ...]:
+        names = {runner.id for runner in self.stage.store.runners_on(host) if runner.state is RunnerState.BUSY}
+        return tuple(first for first in self.jobs if self._attempts(first)[-1]["runner_name"] in names)
+
+    def _attempts(self, first: int) -> list[Json]:
+        attempts: list[Json] = self.stage.in_internet(lambda: self.stage.github.job(first))["attempts"]
+        return attempts
+
+    def _whole(self, attempt: int) -> Json:
+        whole: Json = self.stage.in_internet(lambda: self.stage.github.job(attempt))
+        return whole
+
+    # ------------------------------------------------------------ the jobs
+
+    def _keep_jobs(self) -> None:
+        """Count the jobs that have ended, and queue others in their place."""
+        self._count_ended()
+        if missing := self.options.jobs - len(self.jobs):
+            github, steps = self.stage.github, steps_of(self.options.work_s)
+            self.jobs += self.stage.in_internet(lambda: github.start_jobs(REPOSITORY, [SERVED], steps, count=missing))
+
+    def _end_jobs(self) -> None:
+        end = time.monotonic() + JOBS_LIMIT_S
+        with self.screen.waiting("waiting until the last jobs have ended"):
+            while self.pending or self.jobs:
+                self._count_ended()
+                self.watch.look_once(end, f"{len(self.jobs)} jobs have not ended")
+
+    def _count_ended(self) -> None:
+        for first in list(self.jobs):
+            if has_ended(self._attempts(first), self.watch.follower, was_interrupted=self._was_interrupted(first)):
+                self._count(first)
+                self.jobs.remove(first)
+
+    def _was_interrupted(self, first: int) -> bool:
+        return any(first in one.jobs for one in self.pending)
+
+    def _count(self, first: int) -> None:
+        attempts = [self._whole(attempt["id"]) for attempt in self._attempts(first)]
+        job = self._reported(attempts)
+        self.tally.jobs.append(job | {"job": first})
+        for done in [one for one in self.pending if first in one.jobs]:
+            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, attempts))
+            if len(self.outcomes[done.plan.number]) == len(done.jobs):
+                self._close(done)
+
+    def _close(self, done: Interruption) -> None:
+        outcome = worst(self.outcomes.pop(done.plan.number))
+        self.pending.remove(done)
+        self.tally.interruptions.append(done.told(outcome))
+        self.screen.line(f"{done.plan.number + 1} of {self.options.count}: {outcome.value}")
+
+    def _reported(self, attempts: Sequence[Json]) -> Json:
+        """Return what the demo would report of this job."""
+        events = self.watch.follower.seen
+        keys = dict.fromkeys(event.migration_id for event in events if event.migration_id is not None)
+        rows = [row for key in keys if (row := self.stage.store.migrations.get(key)) is not None]
+        whole = report(
+            Seen(
+                acceleration=self.stage.kit.acceleration,
+                cold_boot_s=None,
+                job_lock_s=JOB_LOCK_S,
+                jobs=[attempts],
+                deliveries=self.stage.in_internet(self.stage.github.deliveries),
+                events=events,
+                migrations=rows,
+                interrupted=False,
+                stalls=tuple(self.pulse.stalls),
+            )
+        )
+        job: Json = whole["jobs"][0]
+        return job
+
+
+def steps_of(work_s: float) -> tuple[tuple[str, str], ...]:
+    """Return the steps of a drill's job: light enough for several at once where there is no hardware virtualization."""
+    return (
+        ("Clone and connect", f"{CLONE} && {BEGIN}"),
+        (f"Write {DISK_MIB} MiB", f"python3 job/disk.py write figures {DISK_MIB}"),
+        (WORK_STEP, f"python3 job/work.py {work_s}"),
+        ("Read them again", f"python3 job/disk.py verify figures {DISK_MIB}"),
+        ("Say what was seen", "python3 job/end.py figures"),
+    )
+
+
+def outcome_of(job: Json, attempts: Sequence[Json]) -> Outcome:
+    """Judge one job that was interrupted and has ended."""
+    if job["conclusion"] != "success":
+        return Outcome.LOST
+    return Outcome.RERUN if len(attempts) > 1 or job["steps_rerun"] else Outcome.SURVIVED
+
+
+def _is_at_work(attempt: Json) -> bool:
+    return any(step["name"] == WORK_STEP and step["starts"] and not step["conclusion"] for step in attempt["steps"])
