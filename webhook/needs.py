@@ -8,11 +8,13 @@ from datetime import datetime
 from typing import Protocol
 
 from workers.domain.events import Delivery, Event
+from workers.domain.hold import Hold
 from workers.domain.host import Host
 from workers.domain.host_class import HostClass
 from workers.domain.messages import RunnerReport
 from workers.domain.migration import Migration, Role
-from workers.domain.names import HostId, MigrationId
+from workers.domain.names import HostId, MigrationId, RunnerId
+from workers.domain.runner import Runner
 
 
 class Clock(Protocol):
@@ -54,6 +56,10 @@ class MigrationShelf(Protocol):
     def get(self, key: MigrationId) -> Migration | None: ...
 
 
+class RunnerShelf(Protocol):
+    def get(self, key: RunnerId) -> Runner | None: ...
+
+
 class HostStore(Protocol):
     """Raises `TryLater` when it cannot be reached."""
 
@@ -61,6 +67,8 @@ class HostStore(Protocol):
     def hosts(self) -> HostShelf: ...
     @property
     def migrations(self) -> MigrationShelf: ...
+    @property
+    def runners(self) -> RunnerShelf: ...
 
     def decide(self, before: Migration, after: Migration, *events: Event) -> Migration:
         """Compare-and-set on `before.phase`; return the row as it then stands, whoever won."""
@@ -72,6 +80,12 @@ class HostStore(Protocol):
         self, host_id: HostId, at: datetime, host_class: HostClass, reports: Sequence[RunnerReport]
     ) -> Host | None:
         """Note that a host was heard; return its row, None if it is not known."""
+
+    def hold_of(self, runner_id: RunnerId) -> Hold | None:
+        """Return what came of the last wish of this runner's job not to be moved, None if it had none."""
+
+    def change_hold(self, before: Hold | None, after: Hold, *events: Event) -> bool:
+        """Put `after` in the place of `before`; False, and nothing is written, if that is not there any more."""
 
     def burn_token(self, token: str, address: str) -> HostId | None:
         """Use up a one-time token; return the host that it was made for, None if it is unknown, used or too old."""

@@ -18,6 +18,7 @@ from typing import Final
 
 import structlog
 
+from webhook.holds import hear_holds
 from webhook.needs import Authority, Clock, Hints, HostStore
 from workers.domain.errors import BadInput, Refused
 from workers.domain.events import Event, Happening
@@ -102,6 +103,7 @@ class Words:
         host = self._remember(host_id, host, now)
         if heartbeat.ready and _may_become_ready(host):
             self._ready(host_id, heartbeat)
+        hear_holds(self.store, host_id, heartbeat.runners, now)
         for report in heartbeat.runners:
             if report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE:
                 self.hints.look_at("runner", report.runner_id)

@@ -10,6 +10,7 @@ from enum import StrEnum, auto
 from typing import Protocol, TypeVar
 
 from workers.domain.events import Event, JobFact
+from workers.domain.hold import Hold
 from workers.domain.host import Host
 from workers.domain.host_class import HostClass
 from workers.domain.job import Job
@@ -115,6 +116,15 @@ class Store(Protocol):
 
     def lines_seen(self) -> Sequence[LineSeen]:
         """Return how fast the lines were in the last few migrations that have finished, the latest first."""
+
+    def hold_of(self, runner_id: RunnerId) -> Hold | None:
+        """Return what came of the last wish of this runner's job not to be moved, None if it had none."""
+
+    def change_hold(self, before: Hold | None, after: Hold, *events: Event) -> bool:
+        """Put `after` in the place of `before`; False, and nothing is written, if that is not there any more."""
+
+    def held(self, now: datetime) -> Mapping[RunnerId, datetime]:
+        """Return the runners that are not to be moved now, and until when."""
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         """Make the one-time token with which a host registers; only its hash is kept."""

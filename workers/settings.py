@@ -48,6 +48,8 @@ class ControlSettings(BaseSettings):
     host_vcpus: int = 8
     host_memory_mib: int = 16384
     host_disk_mib: int = 65536
+    hold_limit_s: int = Field(default=600, ge=0)
+    """How long a job may ask not to be moved, in all; 0: not at all."""
     ready_hosts: int = 0
     """How many hosts are kept ready when no job waits."""
     hosts_max: int = 8

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from guest_agent import wire
+from guest_agent.hold import Hold
 from guest_agent.placement import Placement, placement_server
 from guest_agent.resume import after_resume
 from guest_agent.runner import Runner, installed_program
@@ -31,14 +32,22 @@ UNHEARD_INTERVAL_S: Final = 0.01
 Functions = Mapping[str, Callable[..., Any]]
 
 
-def functions(runner: Runner, placement: Placement) -> Functions:
+def functions(runner: Runner, placement: Placement, hold: Hold) -> Functions:
     """Return all that a host may ask for."""
+
+    def status() -> dict[str, Any]:
+        return runner.status() | hold.wish()
+
+    def placed(told: dict[str, Any]) -> None:
+        placement.placed(told)
+        hold.allow(told.get("hold_limit_s", 0))
+
     return {
         "BeforeSuspend": before_suspend,
         "AfterResume": after_resume,
         "StartRunner": runner.start,
-        "RunnerStatus": runner.status,
-        "Placed": placement.placed,
+        "RunnerStatus": status,
+        "Placed": placed,
         "Shutdown": shut_down,
     }
 
@@ -100,8 +109,8 @@ def open_port(path: Path = PORT, limit_s: float = PORT_LIMIT_S) -> int:
 
 def main() -> None:
     """Serve the host on the port, and the job on loopback."""
-    placement = Placement()
-    threading.Thread(target=placement_server(placement).serve_forever, daemon=True).start()
+    placement, hold = Placement(), Hold()
+    threading.Thread(target=placement_server(placement, hold).serve_forever, daemon=True).start()
     port = open_port()
     print("spot-runner agent: ready", flush=True)  # noqa: T201 - the journal and the serial line are its log
-    serve(port, functions(Runner(installed_program()), placement))
+    serve(port, functions(Runner(installed_program()), placement, hold))

@@ -98,6 +98,7 @@ def a_runner(number: int, host: str, state: RunnerState = RunnerState.BUSY) -> R
         github_id=1 << 33,
         idle_at=START,
         end=RunnerEnd.UNUSED,
+        hold_limit_s=600,
     )
 
 

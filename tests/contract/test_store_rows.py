@@ -22,6 +22,7 @@ from tests.contract.store_rows import (
 )
 from workers.domain.errors import BadInput, Bug, Unreachable
 from workers.domain.events import Event, Happening
+from workers.domain.hold import Hold, HoldWish
 from workers.domain.host import HostState
 from workers.domain.job import JobState
 from workers.domain.messages import GuestRunnerState, Load, MonitorState, RunnerReport
@@ -140,13 +141,14 @@ class TestHeartbeats:
         GuestRunnerState.ENDED,
         exit_code=3,
         load=Load(memory_mib=312.5, disk_mib=40.0, dirty_mib_s=2.0),
+        hold=HoldWish(2, 60.5),
     )
 
     def test_a_heartbeat_is_noted_and_the_last_report_counts(self, store: WholeStore) -> None:
         store.hosts.add(replace(a_host("a"), heartbeat_at=None, host_class=None))
         store.runners.add(a_runner(1, "a"))
         assert store.report_of(RunnerId("spot-runner-1")) is None
-        first = replace(self.REPORT, guest=GuestRunnerState.UNKNOWN, exit_code=None, load=None)
+        first = replace(self.REPORT, guest=GuestRunnerState.UNKNOWN, exit_code=None, load=None, hold=None)
         for report in (first, self.REPORT):
             host = store.note_heartbeat(HostId("a"), START, CLASS, [report])
             assert host == store.hosts.get(HostId("a")) == replace(a_host("a"), heartbeat_at=START)
@@ -183,6 +185,37 @@ class TestLines:
             store.migrations.add(replace(row, planned_at=START + timedelta(seconds=number), figures=figures))
         seen = [LineSeen(HostId("a"), "local", "other", speed) for speed in (99.0, 50.5)]
         assert list(store.lines_seen()) == seen
+
+
+class TestHolds:
+    FIRST = Hold(RunnerId("spot-runner-1"), 1, START, START + timedelta(seconds=60))
+    BEGAN = Event(Happening.HOLD_BEGAN, START, runner_id=RunnerId("spot-runner-1"))
+
+    def test_the_last_one_is_kept_and_told_of(self, store: WholeStore) -> None:
+        assert store.hold_of(self.FIRST.runner_id) is None
+        assert store.change_hold(None, self.FIRST, self.BEGAN)
+        assert store.hold_of(self.FIRST.runner_id) == self.FIRST
+        second = replace(self.FIRST, number=2, ends_at=START + timedelta(seconds=90), spent_s=12.5)
+        assert store.change_hold(self.FIRST, second)
+        assert store.hold_of(self.FIRST.runner_id) == second
+        assert [event for _, event in store.timeline()] == [self.BEGAN]
+
+    def test_of_two_who_heard_the_same_wish_one_writes(self, store: WholeStore) -> None:
+        assert store.change_hold(None, self.FIRST, self.BEGAN)
+        assert not store.change_hold(None, replace(self.FIRST, number=7), self.BEGAN)
+        second = replace(self.FIRST, number=2)
+        assert store.change_hold(self.FIRST, second)
+        assert not store.change_hold(self.FIRST, replace(self.FIRST, number=7), self.BEGAN)
+        assert store.hold_of(self.FIRST.runner_id) == second
+        assert len(store.timeline()) == 1
+
+    def test_whoever_is_held_is_found_until_the_hold_ends(self, store: WholeStore) -> None:
+        other = replace(self.FIRST, runner_id=RunnerId("spot-runner-2"), ends_at=START + timedelta(seconds=9))
+        for hold in (self.FIRST, other):
+            store.change_hold(None, hold)
+        assert store.held(START) == {self.FIRST.runner_id: self.FIRST.ends_at, other.runner_id: other.ends_at}
+        assert store.held(other.ends_at) == {self.FIRST.runner_id: self.FIRST.ends_at}
+        assert store.held(self.FIRST.ends_at) == {}
 
 
 class TestTimeline:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from tests.fakes.github import FakeGitHub
 from workers.domain.errors import Refused
+from workers.domain.hold import HoldWish
 from workers.domain.messages import GuestRunnerState
 from workers.domain.names import HostId, RunnerId
 
@@ -25,6 +26,7 @@ class Guest:
     renewed_at: datetime | None = None
     ran_at: datetime | None = None
     ran_on: HostId | None = None
+    hold: HoldWish | None = None
 
     def start(self, jit_config: str) -> None:
         """Take the configuration. Raises `Refused` if it has another one already."""

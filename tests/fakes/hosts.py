@@ -239,7 +239,7 @@ class FakeHosts:
 
     def _report(self, runner_id: RunnerId, vm: Vm) -> RunnerReport:
         monitor = MonitorState.RUNNING if vm.is_running else MonitorState.PAUSED
-        return RunnerReport(runner_id, vm.epoch, monitor, vm.guest.state)
+        return RunnerReport(runner_id, vm.epoch, monitor, vm.guest.state, hold=vm.guest.hold)
 
     # ------------------------------------------------------------ both sides of a migration
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from tests.fakes.trouble import WorkerDied
 from workers.domain.errors import Bug, LeaseLost, NoRoom
 from workers.domain.events import Delivery, Event, Happening, JobFact
+from workers.domain.hold import Hold, is_held
 from workers.domain.host import HOST, Host, HostState, fits, room
 from workers.domain.host_class import HostClass
 from workers.domain.job import JOB, Job
@@ -138,6 +139,7 @@ class MemoryStore:
         self._deliveries: dict[str, Delivery] = {}
         self._seen: set[str] = set()
         self._reports: dict[tuple[HostId, RunnerId], RunnerReport] = {}
+        self._holds: dict[RunnerId, Hold] = {}
         self._tokens: dict[str, tuple[HostId, datetime]] = {}
         self._events: list[Event] = []
         self._token_numbers = count(1)
@@ -290,6 +292,21 @@ class MemoryStore:
     def report_of(self, runner_id: RunnerId) -> RunnerReport | None:
         runner = self.runners.rows.get(runner_id)
         return self._reports.get((runner.host_id, runner_id)) if runner else None
+
+    def hold_of(self, runner_id: RunnerId) -> Hold | None:
+        return self._holds.get(runner_id)
+
+    def change_hold(self, before: Hold | None, after: Hold, *events: Event) -> bool:
+        with self.lock:
+            current = self._holds.get(after.runner_id)
+            if (current and current.number) != (before and before.number):
+                return False
+            self._holds[after.runner_id] = after
+            self.record(*events)
+            return True
+
+    def held(self, now: datetime) -> Mapping[RunnerId, datetime]:
+        return {key: hold.ends_at for key, hold in self._holds.items() if is_held(hold, now)}
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         token = f"token-{next(self._token_numbers)}"

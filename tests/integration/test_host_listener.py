@@ -15,6 +15,7 @@ from tests.contract.store_rows import START, ManualClock, a_host, a_runner
 from tests.integration.listeners import PACKAGE, HeardHints, HostCaller, a_heartbeat, bare, happened, state_of
 from webhook.bodies import BODY_LIMIT_BYTES
 from workers.domain.events import Happening
+from workers.domain.hold import HoldWish
 from workers.domain.host import HostState
 from workers.domain.messages import (
     GuestRunnerState,
@@ -200,6 +201,67 @@ class TestHeartbeat:
         assert caller.post("/v1/heartbeat", H, b" " * (BODY_LIMIT_BYTES + 1)).status_code == 413
         assert caller.post("/v1/heartbeat", H, b"{}").status_code == 400
         assert caller.post("/v1/heartbeat", H, Notice(NoticeKind.INTERRUPTION, 1)).status_code == 400
+
+
+class TestHold:
+    R = RunnerId("spot-runner-1")
+
+    @pytest.fixture(autouse=True)
+    def _running(self, store: SqlStore) -> None:
+        for name in (H, T):
+            store.hosts.add(a_host(name))
+        store.runners.add(a_runner(1, H))
+
+    def beat(self, caller: HostCaller, number: int, seconds: float, host: HostId = H, epoch: int = 1) -> None:
+        wish = HoldWish(number, seconds)
+        report = RunnerReport(self.R, epoch, MonitorState.RUNNING, GuestRunnerState.RUNNING, hold=wish)
+        assert caller.post("/v1/heartbeat", host, a_heartbeat(report)).status_code == 200
+
+    def test_a_job_is_held_by_the_clock_of_the_control_plane(
+        self, caller: HostCaller, store: SqlStore, clock: ManualClock
+    ) -> None:
+        began = clock.now()
+        for _ in range(3):
+            self.beat(caller, 1, 120)
+            clock.move(timedelta(seconds=1))
+        assert store.held(clock.now()) == {self.R: began + timedelta(seconds=120)}
+        (event,) = (event for _, event in store.timeline())
+        assert (event.happening, event.job_id, event.runner_id) == (Happening.HOLD_BEGAN, 1, self.R)
+        assert event.detail == {"held_until": (began + timedelta(seconds=120)).isoformat(timespec="seconds")}
+
+    def test_it_is_let_go_and_told_of_once(self, caller: HostCaller, store: SqlStore, clock: ManualClock) -> None:
+        self.beat(caller, 1, 120)
+        for number in (2, 3):
+            self.beat(caller, number, 0)
+            assert store.held(clock.now()) == {}
+        assert happened(store) == [Happening.HOLD_BEGAN, Happening.HOLD_ENDED]
+
+    def test_nobody_is_held_beyond_what_the_pool_allows(
+        self, caller: HostCaller, store: SqlStore, clock: ManualClock
+    ) -> None:
+        """The guest lies about every number, and asks anew with every heartbeat."""
+        end = clock.now() + timedelta(seconds=600)
+        for number in range(1, 900):
+            self.beat(caller, number, 1e300)
+            clock.move(timedelta(seconds=1))
+            assert all(until <= end for until in store.held(clock.now()).values())
+        assert store.held(clock.now()) == {}
+        assert len(happened(store)) <= 61
+
+    def test_a_host_speaks_for_its_own_guests_only(
+        self, caller: HostCaller, store: SqlStore, clock: ManualClock
+    ) -> None:
+        self.beat(caller, 1, 120, host=T)
+        self.beat(caller, 1, 120, epoch=2)
+        assert store.held(clock.now()) == {}
+        assert store.hold_of(self.R) is None
+
+    def test_a_restarted_daemon_that_has_not_asked_yet_ends_no_hold(
+        self, caller: HostCaller, store: SqlStore, clock: ManualClock
+    ) -> None:
+        self.beat(caller, 1, 120)
+        caller.post("/v1/heartbeat", H, a_heartbeat(RunnerReport(self.R, 1, MonitorState.RUNNING)))
+        assert list(store.held(clock.now())) == [self.R]
 
 
 class TestNotice:

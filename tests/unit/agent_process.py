@@ -13,13 +13,14 @@ from pathlib import Path
 SERVE = """
 import socket, sys
 from pathlib import Path
+from guest_agent.hold import Hold
 from guest_agent.placement import Placement
 from guest_agent.runner import Program, Runner
 from guest_agent.service import functions, serve
 listener, home, *command = sys.argv[1:]
 host, _ = socket.socket(fileno=int(listener)).accept()
 runner = Runner(Program(tuple(command), Path(home), user=None), Path(home) / "run/started")
-serve(host.fileno(), functions(runner, Placement()))
+serve(host.fileno(), functions(runner, Placement(), Hold()))
 """
 RUNNER_VM = Path(__file__).parents[2] / "runner-vm"
 

@@ -143,6 +143,33 @@ def test_what_the_agent_cannot_do_it_refuses_in_a_sentence(path: Path) -> None:
     asyncio.run(story())
 
 
+def test_what_the_job_asks_for_comes_with_the_runner_s_status(path: Path) -> None:
+    async def story() -> None:
+        with_hold = {"state": "running", "exit_code": None, "hold": {"number": 2, "seconds": 60.0}}
+        async with _talking_to(path, _with_value(with_hold)) as guest:
+            assert await guest.call("RunnerStatus", limit_s=LIMIT_S) == with_hold
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        {"number": 0, "seconds": 60.0},
+        {"number": 1 << 31, "seconds": 60.0},
+        {"number": 1, "seconds": -1.0},
+        {"number": 1, "seconds": 1e7},
+        {"number": 1, "seconds": "60"},
+        {"number": 1},
+        {"number": 1, "seconds": 60.0, "until": 0},
+        None,
+    ],
+)
+def test_a_wish_out_of_all_bounds_is_no_answer(path: Path, hold: object) -> None:
+    status = {"state": "running", "exit_code": None, "hold": hold}
+    assert "something else" in asyncio.run(_refusal(path, _with_value(status)))
+
+
 def test_garbage_before_a_call_does_not_disturb_the_agent(path: Path) -> None:
     async def story() -> None:
         async with _agent(path) as guest:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from guest_agent.hold import Hold
 from guest_agent.placement import Placement, placement_server
 
 
 @pytest.fixture
 def served() -> Iterator[tuple[Placement, str]]:
     placement = Placement()
-    with placement_server(placement, port=0) as server:
+    with placement_server(placement, Hold(), port=0) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield placement, f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
@@ -44,7 +45,7 @@ def test_before_it_was_placed_and_elsewhere_there_is_nothing(served: tuple[Place
 
 
 def test_the_server_listens_on_loopback_alone(served: tuple[Placement, str]) -> None:
-    with placement_server(Placement(), port=0) as server:
+    with placement_server(Placement(), Hold(), port=0) as server:
         assert server.server_address[0] == "127.0.0.1"
 
 

@@ -78,7 +78,9 @@ def _reconcilers(
 ) -> Reconcilers:
     hosts: HostApi = HostClient(settings.home / "worker")
     github = AppGitHub(settings.github_url, settings.github_app_id, _github_key(settings))
-    job_policy = JobPolicy(PackageDigest(settings.package), _shape(settings), _heartbeat_limit(settings))
+    job_policy = JobPolicy(
+        PackageDigest(settings.package), _shape(settings), _heartbeat_limit(settings), settings.hold_limit_s
+    )
     return Reconcilers(
         jobs=Jobs(store, github, hints, clock, buyer, job_policy),
         runners=Runners(store, hosts, github, relay, hints, clock),

@@ -70,6 +70,11 @@ class Happening(StrEnum):
     RUNNER_STARTED = auto()
     RUNNER_STOPPED = auto()
     RUNNER_GONE = auto()
+    HOLD_BEGAN = auto()
+    HOLD_ENDED = auto()
+    """Let go by the job before its time."""
+    HOLD_BROKEN = auto()
+    """By the deadline of its host."""
     HOST_REQUESTED = auto()
     HOST_LAUNCHED = auto()
     HOST_REGISTERED = auto()

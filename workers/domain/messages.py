@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
+from workers.domain.hold import HoldWish
 from workers.domain.host_class import HostClass
 from workers.domain.migration import MigrationPhase, Ports
 from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest, RunnerId
@@ -28,6 +29,8 @@ class BootOrder:
     package: PackageDigest
     shape: Shape
     address: GuestAddress
+    hold_limit_s: int = 0
+    """How long its job may ask not to be moved, in all."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ class RunnerReport:
     guest: GuestRunnerState = GuestRunnerState.UNKNOWN
     exit_code: int | None = None
     load: Load | None = None
+    hold: HoldWish | None = None
+    """What its job asks for; None: nothing that this host knows of."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ class Runner:
     """GitHub's number of the registration."""
     idle_at: datetime | None = None
     end: RunnerEnd | None = None
+    hold_limit_s: int = 0
+    """How long its job may ask not to be moved, in all."""
 
     @property
     def address(self) -> GuestAddress:

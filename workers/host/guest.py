@@ -13,9 +13,9 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from guest_agent import wire
@@ -37,11 +37,20 @@ class ClockStep(TypedDict):
 
 
 @with_config(_STRICT)
+class HoldAsked(TypedDict):
+    """The job's last wish not to be moved."""
+
+    number: Annotated[int, Field(ge=1, lt=1 << 31)]
+    seconds: Annotated[float, Field(ge=0, le=1e6)]
+
+
+@with_config(_STRICT)
 class RunnerStatus(TypedDict):
-    """What the agent says of the runner program."""
+    """What the agent says of the runner program, and of its job's wishes if it has any."""
 
     state: Literal["waiting", "running", "ended"]
     exit_code: int | None
+    hold: NotRequired[HoldAsked]
 
 
 VALUES: Final[Mapping[str, TypeAdapter[Any]]] = {

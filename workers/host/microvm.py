@@ -21,6 +21,7 @@ from typing import Any, Final
 import structlog
 
 from workers.domain.errors import Bug, SpotError, Unreachable
+from workers.domain.hold import HoldWish
 from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, RunnerReport
 from workers.domain.names import GATEWAY_MAC, monitor_user
 from workers.domain.runner import Shape
@@ -58,6 +59,7 @@ class Microvm:
         self._qemu: Qemu | None = None
         self._guest: Guest | None = None
         self._status: tuple[GuestRunnerState, int | None] = (GuestRunnerState.UNKNOWN, None)
+        self._hold: HoldWish | None = None
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -157,7 +159,9 @@ class Microvm:
 
     async def tell_place(self) -> None:
         """Tell the guest where it is, for the job's own information; one that does not listen does no harm."""
-        facts = {"runner_id": self.entry.runner_id, "host_id": self.parts.host_id, "moves": self.entry.moves}
+        order, host_id = self.order, self.parts.host_id
+        facts = {"runner_id": order.runner_id, "host_id": host_id, "moves": self.entry.moves}
+        facts["hold_limit_s"] = order.hold_limit_s
         try:
             await self.call("Placed", facts)
         except SpotError as error:
@@ -180,7 +184,7 @@ class Microvm:
     def report(self) -> RunnerReport:
         """Return what is known now."""
         guest, exit_code = self._status
-        return RunnerReport(self.entry.runner_id, self.entry.epoch, self._monitor(), guest, exit_code)
+        return RunnerReport(self.entry.runner_id, self.entry.epoch, self._monitor(), guest, exit_code, hold=self._hold)
 
     # ------------------------------------------------------------ to an end
 
@@ -238,6 +242,7 @@ class Microvm:
             try:
                 status = await self.call("RunnerStatus")
                 self._status = (GuestRunnerState(status["state"]), status["exit_code"])
+                self._hold = HoldWish(**status["hold"]) if "hold" in status else None
             except SpotError as error:
                 log.debug("guest_silent", runner=self.entry.runner_id, because=str(error))
             await asyncio.wait((self.qemu.ended,), timeout=STATUS_INTERVAL_S)

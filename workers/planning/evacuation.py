@@ -2,6 +2,8 @@
 
 All guests of a host share its line and its deadline, so the smallest goes
 first: each one that has arrived is one job saved, whatever becomes of the rest.
+One whose job has asked not to be moved waits at the end of the line, until its
+hold ends or the time that is left is just enough for it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from workers.planning.fleet import Fleet, minus
 # Even an empty guest needs about this long until its target may run it; what starts later costs the guest its last
 # seconds, in which its job might have ended by itself.
 MOVE_MARGIN: Final = timedelta(seconds=3)
-
+# Half of what a line of 1 Gbit/s carries: memory that is written meanwhile is sent again, and the disk goes with it.
+HELD_MIB_S: Final = 50
 
 Tried = Mapping[RunnerId, tuple[HostId, ...]]
 
@@ -32,20 +35,33 @@ class Move:
 
     runner_id: RunnerId
     target_id: HostId
+    breaks_hold_until: datetime | None = None
+    """The hold that the deadline does not allow to be kept."""
 
 
 def moves_from(source: Host, fleet: Fleet, now: datetime, tried: Tried | None = None) -> tuple[Move, ...]:
     """Choose a target for every busy runner that has none yet; who fits nowhere is left out.
 
     `tried` says where each runner was sent before, the last one last: those attempts have failed, so a target that was
-    never tried, or not for long, comes first.
+    never tried, or not for long, comes first. A runner that is held gets its room, and its move when it must begin.
     """
     if source.deadline_at is None or source.deadline_at - now < MOVE_MARGIN:
         return ()
-    return tuple(_assigned(source, fleet, tried or {}))
+    must_move = now >= held_until_at_most(source.deadline_at, source, fleet, now)
+    assigned = _assigned(source, fleet, tried or {}, now)
+    return tuple(move for move in assigned if must_move or move.breaks_hold_until is None)
 
 
-def _assigned(source: Host, fleet: Fleet, tried: Tried) -> Iterator[Move]:
+def held_until_at_most(deadline_at: datetime, source: Host, fleet: Fleet, now: datetime) -> datetime:
+    """Return when the moves of this host's held runners must begin, so that all of them still reach their targets.
+
+    They share the line with nobody who could have gone before.
+    """
+    held = (one for one in fleet.runners_of(source.id) if needs_move(one) and _hold_of(one, fleet, now))
+    return deadline_at - MOVE_MARGIN - timedelta(seconds=sum(one.shape.memory_mib for one in held) / HELD_MIB_S)
+
+
+def _assigned(source: Host, fleet: Fleet, tried: Tried, now: datetime) -> Iterator[Move]:
     targets = sorted(_targets(source, fleet), key=lambda host: (fleet.left(host).memory_mib, host.id))
     rooms: dict[HostId, Shape] = {host.id: fleet.left(host) for host in targets}
     for runner in sorted(fleet.runners_of(source.id), key=lambda one: (one.shape.memory_mib, one.id)):
@@ -54,7 +70,12 @@ def _assigned(source: Host, fleet: Fleet, tried: Tried) -> Iterator[Move]:
             before = tried.get(runner.id, ())
             target = min(fitting, key=lambda key: before.index(key) if key in before else -1)
             rooms[target] = minus(rooms[target], runner.shape)
-            yield Move(runner.id, target)
+            yield Move(runner.id, target, _hold_of(runner, fleet, now))
+
+
+def _hold_of(runner: Runner, fleet: Fleet, now: datetime) -> datetime | None:
+    held_until = fleet.held.get(runner.id)
+    return held_until if held_until is not None and now < held_until else None
 
 
 def needs_move(runner: Runner) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from workers.domain.host import Host, HostState, fits, room
@@ -24,6 +24,8 @@ class Fleet:
     migrations: tuple[Migration, ...] = ()
     silent: frozenset[HostId] = frozenset()
     """Hosts that are not heard just now; nothing more is entrusted to them."""
+    held: Mapping[RunnerId, datetime] = field(default_factory=dict)
+    """The runners whose jobs have asked not to be moved, and until when."""
 
     def host(self, host_id: HostId) -> Host | None:
         """Return one host, None if it is not open."""

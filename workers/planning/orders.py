@@ -20,6 +20,7 @@ def boot_order(runner: Runner) -> BootOrder:
         package=runner.package,
         shape=runner.shape,
         address=runner.address,
+        hold_limit_s=runner.hold_limit_s,
     )
 
 

@@ -32,6 +32,7 @@ class Buyer:
             runners=tuple(self._store.runners.open()),
             migrations=tuple(self._store.migrations.open()),
             silent=frozenset(host.id for host in hosts if is_silent(host, now, self.policy.heartbeat_limit)),
+            held=self._store.held(now),
         )
 
     def waiting(self) -> Sequence[Job]:

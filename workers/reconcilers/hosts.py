@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, assert_never
@@ -13,8 +13,9 @@ import structlog
 from workers.domain.errors import Refused, Throttled, Unreachable
 from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState
+from workers.domain.migration import Migration
 from workers.domain.names import HostId, RunnerId, migration_id
-from workers.domain.runner import RunnerState
+from workers.domain.runner import Runner, RunnerState
 from workers.planning.capacity import is_surplus
 from workers.planning.evacuation import Move, moves_from, needs_move, planned
 from workers.planning.hosting import HostSeen, HostStep, is_past_deadline, next_step
@@ -208,19 +209,26 @@ class Hosts:
             if not needs_move(runner) or runner.host_id != source.id:
                 return
             row = planned(move, runner, source, name, self._clock.now())
-            event = Event(
-                Happening.MIGRATION_PLANNED,
-                row.planned_at,
-                job_id=runner.job_id,
-                runner_id=runner.id,
-                host_id=source.id,
-                migration_id=name,
-                detail={"source": source.id, "target": move.target_id},
-            )
-            lease.write(replace(runner, migration_id=name), row, event)
+            lease.write(replace(runner, migration_id=name), row, *_planned_events(move, row, runner))
         before = [target for target in self._tried.get(move.runner_id, ()) if target != move.target_id]
         self._tried[move.runner_id] = (*before, move.target_id)
         self._hints.look_at("migration", name)
 
     def _event(self, happening: Happening, host: Host, **detail: str | None) -> Event:
         return Event(happening, self._clock.now(), host_id=host.id, detail=detail)
+
+
+def _planned_events(move: Move, row: Migration, runner: Runner) -> Iterator[Event]:
+    whole = Event(
+        Happening.MIGRATION_PLANNED,
+        row.planned_at,
+        job_id=runner.job_id,
+        runner_id=runner.id,
+        host_id=row.source_id,
+        migration_id=row.id,
+        detail={"source": row.source_id, "target": row.target_id},
+    )
+    if move.breaks_hold_until is not None:
+        until = {"held_until": move.breaks_hold_until.isoformat(timespec="seconds")}
+        yield replace(whole, happening=Happening.HOLD_BROKEN, detail=until)
+    yield whole

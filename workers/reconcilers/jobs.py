@@ -38,6 +38,8 @@ class JobPolicy:
     package: PackageDigest
     shape: Shape
     heartbeat_limit: timedelta
+    hold_limit_s: int = 0
+    """How long a job may ask not to be moved, in all."""
 
 
 class Jobs:
@@ -223,6 +225,7 @@ class Jobs:
             self._policy.shape,
             self._clock.now(),
         )
+        runner = replace(runner, hold_limit_s=self._policy.hold_limit_s)
         placed = self._placed(lease.row, runner.id)
         lease.write(
             placed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from itertools import count
@@ -16,6 +16,7 @@ from itertools import count
 from sqlalchemy import func, insert, select, update
 
 from workers.domain.events import Delivery, Event, JobFact
+from workers.domain.hold import Hold
 from workers.domain.host import Host
 from workers.domain.host_class import HostClass
 from workers.domain.job import Job
@@ -25,10 +26,10 @@ from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import Runner, RunnerState
 from workers.ports import Clock
 from workers.store import decisions, schema
-from workers.store.connection import Database, insert_missing, upsert
+from workers.store.connection import Database, insert_missing, insert_once, upsert
 from workers.store.places import insert_events
-from workers.store.rows import EVENTS, FACTS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS
-from workers.store.schema import deliveries, events, facts, hosts, reports, runners, tokens
+from workers.store.rows import EVENTS, FACTS, HOLDS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS
+from workers.store.schema import deliveries, events, facts, holds, hosts, reports, runners, tokens
 from workers.store.shelves import SqlShelf
 from workers.store.upgrade import upgrade
 
@@ -144,6 +145,33 @@ class SqlStore:
         """Return how fast the lines were in the last few migrations that have finished, the latest first."""
         with self._database.reading() as connection:
             return decisions.lines_seen(connection)
+
+    # ------------------------------------------------------------ holds
+
+    def hold_of(self, runner_id: RunnerId) -> Hold | None:
+        """Return what came of the last wish of this runner's job not to be moved, None if it had none."""
+        with self._database.reading() as connection:
+            found = connection.execute(select(holds).where(holds.c.runner_id == runner_id)).mappings().one_or_none()
+        return HOLDS.row(found) if found else None
+
+    def change_hold(self, before: Hold | None, after: Hold, *events: Event) -> bool:
+        """Put `after` in the place of `before`; False, and nothing is written, if that is not there any more."""
+        columns = HOLDS.columns(after)
+        with self._database.writing() as connection:
+            if before is None:
+                is_changed = insert_once(connection, holds, columns, "runner_id")
+            else:
+                known = (holds.c.runner_id == before.runner_id) & (holds.c.number == before.number)
+                is_changed = connection.execute(update(holds).where(known).values(**columns)).rowcount == 1
+            if is_changed:
+                insert_events(connection, events)
+        return is_changed
+
+    def held(self, now: datetime) -> Mapping[RunnerId, datetime]:
+        """Return the runners that are not to be moved now, and until when."""
+        query = select(holds.c.runner_id, holds.c.ends_at).where(holds.c.ends_at > now)
+        with self._database.reading() as connection:
+            return {RunnerId(runner_id): ends_at for runner_id, ends_at in connection.execute(query)}
 
     # ------------------------------------------------------------ tokens
 

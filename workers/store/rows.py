@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Column, RowMapping, Table
 
 from workers.domain.events import Event, JobFact
+from workers.domain.hold import Hold
 from workers.domain.host import HOST, Host
 from workers.domain.job import JOB, Job
 from workers.domain.lifecycle import Lifecycle
@@ -92,3 +93,4 @@ MIGRATIONS: Final = Kind(Migration, schema.migrations, MIGRATION, "phase", "plan
 FACTS: Final = Codec(JobFact, schema.facts)
 EVENTS: Final = Codec(Event, schema.events)
 REPORTS: Final = Codec(RunnerReport, schema.reports)
+HOLDS: Final = Codec(Hold, schema.holds)

@@ -106,6 +106,7 @@ runners: Final = Table(
     Column("github_id", BigInteger),
     Column("idle_at", Moment),
     Column("end", Text),
+    Column("hold_limit_s", Integer, nullable=False, server_default="0"),
     *_lease(),
     Index("ix_runners_state", "state", "requested_at"),
     Index("ix_runners_host_id", "host_id"),
@@ -208,6 +209,18 @@ reports: Final = Table(
     Column("guest", Text, nullable=False),
     Column("exit_code", Integer),
     Column("load", Json),
+    Column("hold", Json),
+)
+
+holds: Final = Table(
+    "holds",
+    METADATA,
+    Column("runner_id", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("begun_at", Moment, nullable=False),
+    Column("ends_at", Moment, nullable=False),
+    Column("spent_s", Float, nullable=False),
+    Index("ix_holds_ends_at", "ends_at"),
 )
 
 tokens: Final = Table(

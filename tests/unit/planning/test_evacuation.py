@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from tests.unit.planning.rows import CLASS, MINUTE, NOW, SECOND, a_host, a_runne
 from workers.domain.host import Host, HostState, fits
 from workers.domain.names import HostId, MigrationId, RunnerId
 from workers.domain.runner import Runner, RunnerState, Shape
-from workers.planning.evacuation import MOVE_MARGIN, Move, moves_from, planned
+from workers.planning.evacuation import HELD_MIB_S, MOVE_MARGIN, Move, moves_from, planned
 from workers.planning.fleet import Fleet, minus
 
 SOURCE = a_host("a", HostState.DRAINING, NOW + MINUTE)
@@ -63,6 +64,46 @@ def test_targets_that_have_failed_come_last_the_latest_of_all() -> None:
         assert [move.target_id for move in moves_from(SOURCE, fleet, NOW, tried)] == [target], before
     alone = Fleet((SOURCE, a_host("b")), (a_runner(),))
     assert [move.target_id for move in moves_from(SOURCE, alone, NOW, {RunnerId("r"): (HostId("b"),)})] == ["b"]
+
+
+NEEDED = MOVE_MARGIN + 1024 / HELD_MIB_S * SECOND
+"""What the move of one small runner takes of the notice when it begins as late as it may."""
+
+
+def held_moves(left: timedelta, held: dict[str, timedelta], runners: tuple[Runner, ...]) -> tuple[Move, ...]:
+    source = replace(SOURCE, deadline_at=NOW + left)
+    until = {RunnerId(key): NOW + span for key, span in held.items()}
+    return moves_from(source, Fleet((source, a_host("b"), a_host("c")), runners, held=until), NOW)
+
+
+def test_a_held_runner_stays_until_its_hold_is_over_and_the_others_go() -> None:
+    runners = (a_runner("r"), a_runner("s"))
+    held = held_moves(2 * MINUTE, {"r": SECOND}, runners)
+    assert [move.runner_id for move in held] == ["s"]
+    over = held_moves(2 * MINUTE, {"r": 0 * SECOND}, runners)
+    assert [(move.runner_id, move.breaks_hold_until) for move in over] == [("r", None), ("s", None)]
+
+
+def test_the_deadline_breaks_a_hold_just_in_time() -> None:
+    for left, count in ((NEEDED + 0.1 * SECOND, 0), (NEEDED, 1)):
+        forced = held_moves(left, {"r": MINUTE}, (a_runner(),))
+        assert [(move.runner_id, move.breaks_hold_until) for move in forced] == [("r", NOW + MINUTE)][:count]
+
+
+def test_held_runners_share_the_line_so_that_several_must_begin_earlier() -> None:
+    several = tuple(a_runner(name) for name in "rst")
+    everybody = dict.fromkeys("rst", MINUTE)
+    needed = MOVE_MARGIN + 3 * 1024 / HELD_MIB_S * SECOND
+    assert held_moves(needed + 0.1 * SECOND, everybody, several) == ()
+    assert len(held_moves(needed, everybody, several)) == 3
+
+
+def test_a_held_runner_keeps_the_room_that_it_will_need() -> None:
+    """The host has room for two, so that the third waits for another host and not the held one."""
+    source = replace(SOURCE, deadline_at=NOW + 2 * MINUTE)
+    runners = tuple(a_runner(name) for name in "rst")
+    fleet = Fleet((source, a_host("b")), runners, held={RunnerId("r"): NOW + MINUTE})
+    assert [move.runner_id for move in moves_from(source, fleet, NOW)] == ["s"]
 
 
 @given(
