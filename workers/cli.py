@@ -96,6 +96,9 @@ def drill(
     *,
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many interruptions.")] = 10,
     notice_seconds: Annotated[str, typer.Option(help="How long before its end a host is told, A or A..B.")] = "20..60",
+    faults: Annotated[
+        str, typer.Option(help="What else goes wrong: none, all, or a list of NAME or NAME@PHASE.")
+    ] = "none",
     jobs: Annotated[int, typer.Option(min=1, max=16, help="Jobs at once.")] = 2,
     seed: Annotated[int, typer.Option(help="Chooses moments, hosts and faults.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the report here; go on from it if it is there.")] = None,
@@ -103,10 +106,19 @@ def drill(
 ) -> None:
     """Take hosts away from running jobs again and again, and count how many survive."""
     from workers.bootstrap.rehearsal import run_drill  # noqa: PLC0415 - it loads nearly everything
+    from workers.rehearsal.drill.faults import chosen_faults  # noqa: PLC0415 - the same
     from workers.rehearsal.drill.interruption import span  # noqa: PLC0415 - the same
     from workers.rehearsal.drill.play import DrillOptions  # noqa: PLC0415 - the same
 
-    options = DrillOptions(count=count, notice_s=span(notice_seconds), jobs=jobs, seed=seed, json=json, name=name)
+    options = DrillOptions(
+        count=count,
+        name=name,
+        notice_s=span(notice_seconds),
+        faults=chosen_faults(faults),
+        jobs=jobs,
+        seed=seed,
+        json=json,
+    )
     raise typer.Exit(run_drill(options))
 
 

@@ -22,6 +22,7 @@ from workers.rehearsal.drill.play import DrillOptions
 from workers.rehearsal.stage import Kit
 from workers.rehearsal.story import Options
 from workers.settings import ControlSettings, HostSettings
+from workers.store.connection import Database
 from workers.store.repository import open_store
 
 RECIPE: Final = "debian-12"
@@ -50,6 +51,7 @@ def make_kit() -> Kit:
         open_store=_open_store,
         write_relay_identity=_write_relay_identity,
         measure_cold_boot=lambda folder: asyncio.run(measure_cold_boot(package, folder)),
+        hold_store=lambda home: Database(_database(home)).writing(),
         look_at_copies=running_copies,
         host_environment=_host_environment(settings),
     )
@@ -72,7 +74,11 @@ def _program() -> str:
 
 def _open_store(home: Path) -> Store:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return open_store(ControlSettings(home=home, database_url=None).database, SystemClock())
+    return open_store(_database(home), SystemClock())
+
+
+def _database(home: Path) -> str:
+    return ControlSettings(home=home, database_url=None).database
 
 
 def _write_relay_identity(home: Path, relay_home: Path) -> None:

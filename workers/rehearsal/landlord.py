@@ -133,6 +133,26 @@ class Landlord:
                 self._tell(rented, REBALANCE, {"noticeTime": _in(0)})
             return rented is not None
 
+    def withdraw(self, host_id: HostId) -> bool:
+        """Take a notice back: the machine stays; False if there is none."""
+        with self._changed:
+            rented = self._rented.get(host_id)
+            if rented is None or rented.state is InstanceState.TERMINATED:
+                return False
+            rented.ends_at = None
+            rented.bodies.pop(INSTANCE_ACTION, None)
+            write_state(self._metadata_file(rented), rented.bodies)
+            return True
+
+    def crash_daemon(self, host_id: HostId) -> bool:
+        """Kill a machine's daemon, which is started again soon; False if none runs."""
+        with self._changed:
+            rented = self._rented.get(host_id)
+            if rented is None or rented.daemon is None or not rented.daemon.is_alive:
+                return False
+            rented.daemon.child.kill()
+            return True
+
     def close(self) -> None:
         """End every machine and let `own` return."""
         with self._changed:

@@ -80,6 +80,14 @@ def create_market(landlord: Landlord) -> Flask:
         seconds = _read(NoticeBody).seconds
         return _found(known=landlord.end(_host(name), seconds, with_notice=seconds > 0))
 
+    @app.delete("/instances/<name>/notice")
+    def withdraw(name: str) -> Response:
+        return _found(known=landlord.withdraw(_host(name)))
+
+    @app.post("/instances/<name>/crash")
+    def crash(name: str) -> Response:
+        return _found(known=landlord.crash_daemon(_host(name)))
+
     @app.post("/instances/<name>/rebalance")
     def rebalance(name: str) -> Response:
         return _found(known=landlord.rebalance(_host(name)))

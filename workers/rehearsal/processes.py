@@ -109,8 +109,21 @@ class Processes:
 
     def again(self, ended: Running) -> Running:
         """Start a program anew that has ended."""
-        self.started.remove(ended)
+        if ended in self.started:
+            self.started.remove(ended)
         return self.start(ended.program)
+
+    def named(self, name: str) -> Running:
+        """Return the program that was started under this name."""
+        return next(one for one in self.started if one.program.name == name)
+
+    def kill(self, name: str) -> Running:
+        """Kill a program as it is, and forget that it should run; `again` starts it anew."""
+        running = self.named(name)
+        running.child.kill()
+        running.child.wait()
+        self.started.remove(running)
+        return running
 
     def check(self) -> None:
         """Raise `Unreachable` if a program that should run has ended."""

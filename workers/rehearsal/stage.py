@@ -11,6 +11,7 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -62,6 +63,8 @@ class Kit:
     """(home of the control plane, home of the relay)."""
     measure_cold_boot: Callable[[Path], float]
     """Boot the package's guest without its snapshot in this folder; return the seconds until its agent answered."""
+    hold_store: Callable[[Path], AbstractContextManager[object]]
+    """Keep everybody from writing to that store for the length of a block."""
     look_at_copies: Callable[[], Mapping[str, Mapping[tuple[str, int], int]]]
     """Return runner -> (host, process id) -> nanoseconds that the virtual processors of that copy have run."""
     host_environment: Mapping[str, str] = field(default_factory=dict)
@@ -148,11 +151,22 @@ class Stage:
 
     def take_away(self, host_id: HostId, seconds: float) -> None:
         """Let the market take a host back after so many seconds; 0: at once, without a notice."""
-        url = f"{MARKET_URL}/instances/{host_id}/notice"
+        self._ask_market("POST", host_id, "notice", {"seconds": seconds})
+
+    def give_back(self, host_id: HostId) -> None:
+        """Let the market withdraw its notice."""
+        self._ask_market("DELETE", host_id, "notice")
+
+    def crash_daemon(self, host_id: HostId) -> None:
+        """Kill a host's daemon; the machine starts it again."""
+        self._ask_market("POST", host_id, "crash")
+
+    def _ask_market(self, method: str, host_id: HostId, what: str, body: Mapping[str, float] | None = None) -> None:
+        url = f"{MARKET_URL}/instances/{host_id}/{what}"
 
         def ask() -> None:
             with httpx.Client(timeout=MARKET_LIMIT_S, trust_env=False) as client:
-                client.post(url, json={"seconds": seconds}).raise_for_status()
+                client.request(method, url, json=body).raise_for_status()
 
         self.in_internet(ask)
 

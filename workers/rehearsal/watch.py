@@ -35,7 +35,7 @@ class Watch:
         self.stage = stage
         self.screen = screen
         self.tells_events = tells_events
-        self._pause = threading.Event()
+        self._never = threading.Event()
         """Never set: what is waited for is seen by looking."""
 
     def open(self, hosts: int, *, with_window: bool = False) -> None:
@@ -59,7 +59,11 @@ class Watch:
         self.show_events()
         if time.monotonic() > end:
             raise Unreachable(f"no end in sight, {so_far}; see the logs in {self.stage.places.logs}")
-        self._pause.wait(LOOK_INTERVAL_S)
+        self.pause(LOOK_INTERVAL_S)
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next look."""
+        self._never.wait(seconds)
 
     def show_events(self) -> None:
         """Show what the timeline has that was not shown yet."""

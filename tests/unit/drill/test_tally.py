@@ -34,7 +34,7 @@ def job(gap_ms: float | None = 80.0, steps_rerun: int = 0, *pauses_ms: float) ->
 
 def interruption(number: int, outcome: Outcome, fault: str | None = None) -> Json:
     plan = planned(7, number, (20, 60), (fault,) if fault else ())
-    return Interruption(plan, "spot-host-a", 1.0, (5,)).told(outcome)
+    return Interruption(plan, "spot-host-a", 1.0, (5,)).told(outcome) | {"is_planted": fault is not None}
 
 
 TALLY = Tally(

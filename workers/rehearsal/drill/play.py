@@ -14,8 +14,10 @@ from typing import Any, Final
 from workers.domain.events import Happening
 from workers.domain.host import HostState
 from workers.domain.labels import SERVED
+from workers.domain.migration import Migration
 from workers.domain.names import HostId
 from workers.domain.runner import RunnerState
+from workers.rehearsal.drill.faults import FAULTS, PHASES, Saboteur, phase_of
 from workers.rehearsal.drill.interruption import Interruption, Outcome, Plan, planned, worst
 from workers.rehearsal.drill.tally import Tally
 from workers.rehearsal.follow import has_ended
@@ -30,6 +32,8 @@ Json = dict[str, Any]
 
 WORK_STEP: Final = "Work"
 DISK_MIB: Final = 16
+# The shortest phases last some tens of milliseconds.
+PHASE_INTERVAL_S: Final = 0.005
 # Both a warm spare and room for all guests of the one that is taken.
 READY_HOSTS: Final = 2
 AT_WORK_LIMIT_S: Final = 240.0
@@ -63,6 +67,9 @@ class Drill:
         self.tally = tally
         self.pulse = pulse
         self.watch = Watch(stage, screen, tells_events=False)
+        self.saboteur = Saboteur(stage)
+        self.planted: set[int] = set()
+        """Numbers of the interruptions whose fault was planted; a move may be over before its fault's phase is seen."""
         self.jobs: list[int] = []
         """The first attempt of each job that has not been counted yet."""
         self.pending: list[Interruption] = []
@@ -89,8 +96,23 @@ class Drill:
         done = Interruption(plan, host, time.time(), self._jobs_on(host))
         self.pending.append(done)
         self.stage.take_away(host, plan.notice_s)
-        self.screen.line(f"{plan.number + 1} of {self.options.count}: {host} is taken back in {plan.notice_s:.0f} s")
+        and_more = f", and {plan.fault}" if plan.fault else ""
+        told = f"{plan.number + 1} of {self.options.count}: {host} is taken back in {plan.notice_s:.0f} s{and_more}"
+        self.screen.line(told)
+        if plan.fault:
+            self._plant(done, plan.fault)
         self._settle(done)
+
+    def _plant(self, done: Interruption, fault: str) -> None:
+        """Wait until a move off the host reaches the fault's phase, and plant it; a move that was quicker escapes."""
+        end, wanted = time.monotonic() + done.plan.notice_s, phase_of(fault)
+        while time.monotonic() < end:
+            rows = [row for row in self.stage.store.migrations.open() if row.source_id == done.host]
+            if row := next((row for row in rows if PHASES.index(wanted) <= _reached(row)), None):
+                FAULTS[fault.partition("@")[0]](self.saboteur, row)
+                self.planted.add(done.plan.number)
+                return
+            self.watch.pause(PHASE_INTERVAL_S)
 
     def _wait_work(self) -> list[str]:
         end = time.monotonic() + AT_WORK_LIMIT_S
@@ -110,8 +132,10 @@ class Drill:
         end = time.monotonic() + done.plan.notice_s + SETTLE_LIMIT_S
         with self.screen.waiting(f"{done.host} is being taken away"):
             while not self._is_settled(done):
+                self.saboteur.mend_due()
                 self._keep_jobs()
                 self.watch.look_once(end, f"interruption {done.plan.number + 1} does not settle")
+        self.saboteur.mend_due(everything=True)
 
     def _is_settled(self, done: Interruption) -> bool:
         is_gone = self.watch.follower.has(Happening.HOST_TERMINATED, host_id=done.host)
@@ -176,7 +200,8 @@ class Drill:
     def _close(self, done: Interruption) -> None:
         outcome = worst(self.outcomes.pop(done.plan.number))
         self.pending.remove(done)
-        self.tally.interruptions.append(done.told(outcome))
+        is_planted = done.plan.number in self.planted
+        self.tally.interruptions.append(done.told(outcome) | {"is_planted": is_planted})
         self.screen.line(f"{done.plan.number + 1} of {self.options.count}: {outcome.value}")
 
     def _reported(self, attempts: Sequence[Json]) -> Json:
@@ -217,6 +242,10 @@ def outcome_of(job: Json, attempts: Sequence[Json]) -> Outcome:
     if job["conclusion"] != "success":
         return Outcome.LOST
     return Outcome.RERUN if len(attempts) > 1 or job["steps_rerun"] else Outcome.SURVIVED
+
+
+def _reached(row: Migration) -> int:
+    return PHASES.index(row.phase) if row.phase in PHASES else -1
 
 
 def _is_at_work(attempt: Json) -> bool:

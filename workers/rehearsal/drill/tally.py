@@ -51,7 +51,7 @@ class Tally:
             "notice_to_commit_s": percentiles([move["notice_to_commit_s"] for move in moves]),
             "mib_sent": sum(round(move["memory_mib_sent"] + move["disk_mib_sent"]) for move in moves),
             "connection": _connection(self.jobs),
-            "faults": dict(Counter(one["fault"] for one in self.interruptions if one["fault"])),
+            "faults": dict(Counter(one["fault"] for one in self.interruptions if one["is_planted"])),
             "seed": seed,
             "shortened": shortened,
             "parts": {"interruptions": self.interruptions, "jobs": self.jobs, "double_runs": self.double_runs},
