@@ -186,6 +186,25 @@ def has_child(pid: int) -> bool:
     return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
+def test_a_withdrawn_notice_is_not_served_any_more_and_the_machine_stays(market: Market) -> None:
+    market.running("h-w")
+    assert market.ask("POST", "/instances/h-w/notice", {"seconds": 600}).status_code == 204
+    assert market.read("h-w", "latest/meta-data/spot/instance-action").status_code == 200
+    assert market.ask("DELETE", "/instances/h-w/notice").status_code == 204
+    assert market.read("h-w", "latest/meta-data/spot/instance-action").status_code == 404
+    market.ask("POST", "/instances/h-w/notice", {"seconds": 0.2})
+    market.wait_state("h-w", "terminated")
+    assert market.ask("DELETE", "/instances/h-w/notice").status_code == 404
+
+
+def test_a_daemon_can_be_made_to_crash(market: Market) -> None:
+    market.running("h-y")
+    (daemon,) = filter(has_child, remains.inside(market.places.namespace("h-y")))
+    assert market.ask("POST", "/instances/h-y/crash").status_code == 204
+    assert wait_until(lambda: not Path(f"/proc/{daemon}").exists(), LIMIT_S)
+    assert wait_until(lambda: any(map(has_child, remains.inside(market.places.namespace("h-y")))), LIMIT_S)
+
+
 def test_a_second_notice_does_not_put_the_deadline_off(market: Market) -> None:
     market.running("h-d")
     market.ask("POST", "/instances/h-d/notice", {"seconds": 1})
