@@ -83,6 +83,7 @@ class Happening(StrEnum):
     HOST_DRAINING = auto()
     HOST_LOST = auto()
     HOST_TERMINATED = auto()
+    EVACUATION_DECIDED = auto()
     MIGRATION_PLANNED = auto()
     MIGRATION_RECEIVING = auto()
     MIGRATION_COPYING = auto()

@@ -17,8 +17,10 @@ from workers.domain.migration import Migration
 from workers.domain.names import HostId, RunnerId, migration_id
 from workers.domain.runner import Runner, RunnerState
 from workers.planning.capacity import is_surplus
-from workers.planning.evacuation import Move, moves_from, needs_move, planned
+from workers.planning.evacuation import Decision, Move, moves_now, plan
+from workers.planning.fleet import Fleet
 from workers.planning.hosting import HostSeen, HostStep, is_past_deadline, next_step
+from workers.planning.leaving import Known, needs_move, planned, situation
 from workers.ports import Clock, Cloud, Hints, InstanceState, Lease, Store
 from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.patience import patience
@@ -57,6 +59,7 @@ class Hosts:
         self._tried: dict[
             RunnerId, tuple[HostId, ...]
         ] = {}  # forgotten at a restart, which may cost one more failed attempt
+        self._told: dict[RunnerId, type[Decision]] = {}  # forgotten too, which tells the timeline once more
 
     def due(self) -> Sequence[HostId]:
         """Return every host that is not TERMINATED."""
@@ -189,18 +192,46 @@ class Hosts:
         return False
 
     def _evacuate(self, source: Host) -> bool:
-        """Plan a move for every guest that needs one; let those without a job retire; buy room for the rest."""
-        fleet = self._buyer.fleet()
+        """Plan for every guest that must leave; let those without a job retire; buy room for whoever has none."""
+        fleet, now = self._buyer.fleet(), self._clock.now()
         runners = fleet.runners_of(source.id)
         self._hints.look_at("runner", *(one.id for one in runners if one.state is not RunnerState.BUSY))
-        self._tried = {one.id: self._tried[one.id] for one in fleet.runners if one.id in self._tried}
-        moves = moves_from(source, fleet, self._clock.now(), self._tried)
-        for move in moves:
+        if source.deadline_at is None:
+            return False
+        seen = situation(source, source.deadline_at, fleet, self._known(source, fleet), now)
+        decisions = plan(seen, now)
+        self._tell(decisions, fleet)
+        for move in moves_now(decisions, seen, now):
             with patience("runner", move.runner_id):
                 self._plan(move, source)
-        if len(moves) < sum(needs_move(one) for one in runners):
+        if not all(isinstance(decision, Move) for decision in decisions):
             self._buyer.buy()
         return False
+
+    def _known(self, source: Host, fleet: Fleet) -> Known:
+        self._tried = {one.id: self._tried[one.id] for one in fleet.runners if one.id in self._tried}
+        reports = (self._store.report_of(one.id) for one in fleet.runners_of(source.id))
+        loads = {report.runner_id: report.load for report in reports if report and report.load}
+        return Known(loads, self._store.lines_seen(), self._tried)
+
+    def _tell(self, decisions: Sequence[Decision], fleet: Fleet) -> None:
+        """Tell the timeline what was decided for each runner, and again only if it becomes something else."""
+        self._told = {one.id: self._told[one.id] for one in fleet.runners if one.id in self._told}
+        for decision in decisions:
+            runner = next((one for one in fleet.runners if one.id == decision.runner_id), None)
+            if runner is not None and self._told.get(runner.id) is not type(decision):
+                self._told[runner.id] = type(decision)
+                detail = {"decision": type(decision).__name__, "because": decision.reason}
+                self._store.record(
+                    Event(
+                        Happening.EVACUATION_DECIDED,
+                        self._clock.now(),
+                        job_id=runner.job_id,
+                        runner_id=runner.id,
+                        host_id=runner.host_id,
+                        detail=detail,
+                    )
+                )
 
     def _plan(self, move: Move, source: Host) -> None:
         name = migration_id(self._token())
@@ -226,7 +257,7 @@ def _planned_events(move: Move, row: Migration, runner: Runner) -> Iterator[Even
         runner_id=runner.id,
         host_id=row.source_id,
         migration_id=row.id,
-        detail={"source": row.source_id, "target": row.target_id},
+        detail={"source": row.source_id, "target": row.target_id, "because": move.reason},
     )
     if move.breaks_hold_until is not None:
         until = {"held_until": move.breaks_hold_until.isoformat(timespec="seconds")}

@@ -132,7 +132,7 @@ class Migrations:
         After an abort the source is looked at when the watch does so, within a second: what fails at once would
         otherwise be tried again at once, and again.
         """
-        if row.phase is MigrationPhase.FINISHED:
+        if row.phase in {MigrationPhase.COMMITTED, MigrationPhase.FINISHED}:  # the line is free from the commit on
             self._hints.look_at("host", row.source_id)
         if row.phase in MIGRATION.last:
             self._hints.look_at("runner", row.runner_id)

@@ -48,6 +48,7 @@ SENTENCES: Final = {
     Happening.HOST_DRAINING: "{host} takes nothing in any more",
     Happening.HOST_LOST: "{host} is silent and counts as lost",
     Happening.HOST_TERMINATED: "{host} is terminated",
+    Happening.EVACUATION_DECIDED: "what becomes of {runner} is decided",
     Happening.MIGRATION_PLANNED: "{move}: {runner} is to leave {host}",
     Happening.MIGRATION_RECEIVING: "{move}: the target listens",
     Happening.MIGRATION_COPYING: "{move}: memory and disk are being copied",
