@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,8 @@ from tests.integration.control_plane import (
 )
 from tests.integration.listeners import a_heartbeat, signed
 from webhook.deliveries import BODY_LIMIT_BYTES
+from workers.bootstrap.serve import check_free
+from workers.domain.errors import Unfit
 from workers.domain.host import HostState
 from workers.domain.messages import Heartbeat, RegistrationAnswer, RegistrationRequest
 from workers.domain.names import HostId
@@ -228,6 +231,16 @@ class TestBeforeItStarts:
         control = a_control_plane(tmp_path)
         with socket.create_server(("127.0.0.1", control.host_port)):
             assert "host_listen: cannot listen on" in self.refused(control)
+
+    def test_a_port_that_a_dying_predecessor_still_holds_is_waited_for(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            port = held.getsockname()[1]
+            ending = threading.Timer(0.5, held.close)
+            ending.start()
+            check_free("host_listen", f"127.0.0.1:{port}")
+            ending.join()
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(Unfit, match="host_listen: cannot listen on"):
+            check_free("host_listen", f"127.0.0.1:{port}", limit_s=0.3)
 
     def test_a_missing_secret_or_a_wrong_setting_is_one_line(self, tmp_path: Path) -> None:
         control = a_control_plane(tmp_path)

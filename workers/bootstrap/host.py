@@ -25,6 +25,7 @@ from workers.host.guest import GuestChannel
 from workers.host.network import HostNetwork
 from workers.host.notices import MetadataService, NoticeWatcher, UserData
 from workers.host.packages import PackageShelf
+from workers.host.proofs import Proofs
 from workers.host.readiness import Readiness
 from workers.identity import Leaf, make_csr, next_csr, write_leaf, write_next
 from workers.listener import Identity, open_port, require_root, run_until_told, serve
@@ -81,7 +82,9 @@ async def _run(settings: HostSettings) -> None:
         )
     )
     await engine.adopt()
-    readiness = Readiness(engine, host_class, allow_tcg=settings.allow_tcg)
+    readiness = Readiness(
+        engine, host_class, Proofs(settings.host_home / "proofs.json", host_class), allow_tcg=settings.allow_tcg
+    )
     try:
         await _serve(settings, HostId(told.host_id), engine, readiness, control, metadata, listening)
     finally:

@@ -8,9 +8,10 @@ gunicorn reads the leaf's files for every connection, so a renewal is nothing bu
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import socket
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -37,6 +38,9 @@ HOST_THREADS: Final = 32
 PUBLIC_PROCESSES: Final = 2
 PUBLIC_THREADS: Final = 8
 GRACEFUL_LIMIT_S: Final = 5
+# A predecessor that was killed leaves gunicorn's processes for a moment: they look for their parent once a second.
+PREDECESSOR_LIMIT_S: Final = 5.0
+PREDECESSOR_INTERVAL_S: Final = 0.1
 # A lease is held for milliseconds, or longer while a cloud is asked; the host says its word again anyway.
 LEASE_WAIT: Final = timedelta(seconds=2)
 
@@ -73,15 +77,21 @@ def host_app() -> WSGIApplication:
     return create_host_app(store, authority, hints, clock, packages)
 
 
-def check_free(name: str, listen: str) -> None:
-    """Raise `Unfit` unless this `address:port` can be listened on."""
+def check_free(name: str, listen: str, limit_s: float = PREDECESSOR_LIMIT_S) -> None:
+    """Raise `Unfit` unless this `address:port` can be listened on within the limit."""
     address, _, port = listen.rpartition(":")
-    try:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with contextlib.closing(socket.create_server((address.strip("[]"), int(port)), family=family)):
-            pass
-    except (OSError, ValueError, OverflowError) as error:
-        raise Unfit(f"{name}: cannot listen on {listen!r} ({error}); end what listens there or set another") from error
+    end = time.monotonic() + limit_s
+    while True:
+        try:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            socket.create_server((address.strip("[]"), int(port)), family=family).close()
+        except (OSError, ValueError, OverflowError) as error:
+            if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > end:
+                remedy = "end what listens there or set another"
+                raise Unfit(f"{name}: cannot listen on {listen!r} ({error}); {remedy}") from error
+            time.sleep(PREDECESSOR_INTERVAL_S)
+        else:
+            return
 
 
 def public_command(settings: ControlSettings) -> tuple[str, ...]:

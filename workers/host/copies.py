@@ -11,6 +11,8 @@ from workers.host.cgroups import ROOT, hierarchy
 
 # QEMU's names for them: "CPU 0/TCG", "CPU 1/KVM".
 VIRTUAL_PROCESSOR: Final = "CPU "
+# From the kernel's include/linux/sched.h.
+PF_EXITING: Final = 0x4
 
 
 def running_copies() -> Mapping[str, Mapping[tuple[str, int], int]]:
@@ -29,4 +31,12 @@ def _run_ns(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         with suppress(OSError):
             if (task / "comm").read_text().startswith(VIRTUAL_PROCESSOR):
-                yield int((task / "schedstat").read_text().split()[0])
+                run_ns = int((task / "schedstat").read_text().split()[0])
+                # Read after it: a thread that ends gives back the guest's memory, which takes processor time too.
+                if not _is_ending(task):
+                    yield run_ns
+
+
+def _is_ending(task: Path) -> bool:
+    flags = int((task / "stat").read_text().rpartition(")")[2].split()[6])
+    return bool(flags & PF_EXITING)

@@ -1,6 +1,7 @@
 """READY is proved, not claimed: what this machine is, that every wanted package is whole, that one of them starts.
 
 wish of the control plane ─▶ package verified and laid out ─▶ restored once, its agent answered ─▶ READY
+                                          └── as an earlier daemon has seen since this boot ──▶
            ▲──────────────────── another wish, or a trouble that may pass ────────────────────────┘
 """
 
@@ -53,15 +54,27 @@ class Engine(Protocol):
         """Tell of every microVM."""
 
 
+class Memory(Protocol):
+    """What was proved by an earlier daemon on this same machine."""
+
+    def known(self) -> tuple[PackageDigest, ...]:
+        """Return the packages that were proved."""
+
+    def note(self, packages: tuple[PackageDigest, ...]) -> None:
+        """Remember these, and only these."""
+
+
 class Readiness:
     """Whether this host may be given runners, and if not, why, in one sentence."""
 
-    def __init__(self, engine: Engine, host_class: HostClass, *, allow_tcg: bool) -> None:
+    def __init__(self, engine: Engine, host_class: HostClass, proofs: Memory, *, allow_tcg: bool) -> None:
         self.boot_id = secrets.token_hex(8)
         self._engine = engine
         self._host_class = host_class
+        self._proofs = proofs
         self._allow_tcg = allow_tcg
         self._wanted: tuple[PackageDigest, ...] | None = None
+        self._proved = proofs.known()
         self._held: tuple[PackageDigest, ...] = ()
         self._trouble: str | None = "the control plane has not said yet which packages it wants"
         self._changed = asyncio.Event()
@@ -102,8 +115,11 @@ class Readiness:
         try:
             for package in packages:
                 stock = await self._engine.prepare(package)
-                if package not in self._held:
+                if package not in self._proved:
                     await self._restore_once(package, stock)
+                    self._proved = (*self._proved, package)
+                    self._proofs.note(self._proved)
+                if package not in self._held:
                     self._held = (*self._held, package)
         except SpotError as error:
             return str(error)
