@@ -68,6 +68,9 @@ def demo(  # noqa: PLR0913 - each is an option of the command
     jobs: Annotated[int, typer.Option(min=1, max=16, help="Jobs at once.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and print the URLs.")] = False,
     seed: Annotated[int, typer.Option(help="Chooses the moment, and the host, of the interruption.")] = 0,
+    tests: Annotated[
+        str, typer.Option(help="Which of CPython's tests the job runs; ten seconds of them or more.")
+    ] = "",
     no_cold_boot: Annotated[
         bool, typer.Option("--no-cold-boot", help="Do not measure a boot without a snapshot; saves a minute.")
     ] = False,
@@ -75,7 +78,7 @@ def demo(  # noqa: PLR0913 - each is an option of the command
 ) -> None:
     """Play the whole service on this machine: a job runs, its host is taken away, the job survives."""
     from workers.bootstrap.rehearsal import run_demo  # noqa: PLC0415 - it loads nearly everything
-    from workers.rehearsal.story import Options  # noqa: PLC0415 - the same
+    from workers.rehearsal.story import TESTS, Options  # noqa: PLC0415 - the same
 
     options = Options(
         name=name,
@@ -86,6 +89,7 @@ def demo(  # noqa: PLR0913 - each is an option of the command
         jobs=jobs,
         keep=keep,
         seed=seed,
+        tests=tests or TESTS,
         cold_boot=not no_cold_boot,
     )
     raise typer.Exit(run_demo(options))

@@ -29,13 +29,6 @@ TESTS: Final = "test_itertools test_hashlib test_queue test_shutil test_gzip"
 TEST_STEP: Final = "Run part of CPython's tests"
 CLONE: Final = f"git clone --quiet {CLONE_URL} job"
 BEGIN: Final = f"python3 job/begin.py {at.INTERNET_SERVERS} {at.ECHO_PORT} figures"
-STEPS: Final = (
-    ("Clone and connect", f"{CLONE} && {BEGIN}"),
-    ("Write 128 MiB", "python3 job/disk.py write figures 128"),
-    (TEST_STEP, f"PYTHONDONTWRITEBYTECODE=1 python3 -m test {TESTS}"),
-    ("Read them again", "python3 job/disk.py verify figures 128"),
-    ("Say what was seen", "python3 job/end.py figures"),
-)
 DELIVERY_LIMIT_S: Final = 15.0
 # One job takes two minutes at most where there is no hardware virtualization; several share the processors.
 JOB_LIMIT_S: Final = 420.0
@@ -56,8 +49,21 @@ class Options:
     jobs: int = 1
     keep: bool = False
     seed: int = 0
+    tests: str = TESTS
+    """Which of CPython's tests the job runs, as `python3 -m test` takes them; ten seconds or more of them."""
     cold_boot: bool = True
     """Boot the same guest without its snapshot too, to have something to compare with."""
+
+
+def steps_of(tests: str) -> tuple[tuple[str, str], ...]:
+    """Return the steps of a job that runs these of CPython's tests: name and script."""
+    return (
+        ("Clone and connect", f"{CLONE} && {BEGIN}"),
+        ("Write 128 MiB", "python3 job/disk.py write figures 128"),
+        (TEST_STEP, f"PYTHONDONTWRITEBYTECODE=1 python3 -m test {tests}"),
+        ("Read them again", "python3 job/disk.py verify figures 128"),
+        ("Say what was seen", "python3 job/end.py figures"),
+    )
 
 
 class Story:
@@ -70,6 +76,7 @@ class Story:
         self.watch = Watch(stage, screen)
         self.random = random.Random(options.seed)  # noqa: S311 it chooses a moment and a host, nothing secret
         self.steps = StepWatch()
+        self.job = steps_of(options.tests)
         self.slots: list[int] = []
         """The first attempt of each job."""
         self.victim: HostId | None = None
@@ -89,7 +96,7 @@ class Story:
     def _queue_jobs(self) -> None:
         github = self.stage.github
         self.slots = self.stage.in_internet(
-            lambda: github.start_jobs(REPOSITORY, [SERVED], STEPS, count=self.options.jobs)
+            lambda: github.start_jobs(REPOSITORY, [SERVED], self.job, count=self.options.jobs)
         )
         end = time.monotonic() + DELIVERY_LIMIT_S
         while (sent := webhook_at(self.stage.in_internet(github.deliveries), self.slots[0])) is None:
@@ -104,7 +111,7 @@ class Story:
 
     def _follow(self) -> None:
         end = time.monotonic() + JOB_LIMIT_S * (1 + self.options.jobs)
-        total = len(STEPS) * self.options.jobs
+        total = len(self.job) * self.options.jobs
         with self.screen.waiting("the job runs", total) as bar:
             while True:
                 jobs = [self._attempts(first) for first in self.slots]
