@@ -14,7 +14,8 @@ from werkzeug.exceptions import HTTPException
 
 from webhook import bodies, deliveries
 from webhook.hosts import host_routes
-from webhook.needs import Authority, Clock, DeliveryStore, Hints, HostStore
+from webhook.needs import Authority, Clock, DeliveryStore, Hints, HostStore, Objects, ServedObjects
+from webhook.objects import OBJECT_ROUTES, object_routes
 from webhook.signature import is_signed
 from webhook.words import Words
 from workers.domain.errors import BadInput, Refused, TryLater
@@ -49,11 +50,23 @@ def create_public_app(
 
 
 def create_host_app(
-    store: HostStore, authority: Authority, hints: Hints, clock: Clock, packages: tuple[PackageDigest, ...]
+    store: HostStore,
+    authority: Authority,
+    hints: Hints,
+    clock: Clock,
+    packages: tuple[PackageDigest, ...],
+    objects: Objects | None = None,
+    served: ServedObjects | None = None,
 ) -> Flask:
-    """Return the app that hosts reach; `packages` is what every host is to hold."""
+    """Return the app that hosts reach; `packages` is what every host is to hold, `objects` where guests are parked.
+
+    `served` is the same store if hosts reach it through us.
+    """
     app = _app("webhook.hosts", bodies.BODY_LIMIT_BYTES)
-    app.register_blueprint(host_routes(Words(store, authority, hints, clock, packages)))
+    words = Words(store, authority, hints, clock, packages, objects)
+    app.register_blueprint(host_routes(words))
+    if served is not None:
+        app.register_blueprint(object_routes(served, words))
     return app
 
 
@@ -64,6 +77,8 @@ def _app(name: str, body_limit_bytes: int) -> Flask:
 
     @app.before_request
     def refuse_large() -> None:
+        if request.blueprint == OBJECT_ROUTES:
+            return  # limits of its own, and looked at only once the URL is known to be ours
         if len(request.get_data()) > body_limit_bytes:
             abort(413)
 

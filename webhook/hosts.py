@@ -19,6 +19,8 @@ from workers.domain.messages import (
     Heartbeat,
     HeartbeatAnswer,
     Notice,
+    ObjectsAsked,
+    ObjectUrls,
     RegistrationAnswer,
     RegistrationRequest,
     RenewalRequest,
@@ -38,6 +40,9 @@ _HEARD: Final = TypeAdapter(HeartbeatAnswer)
 _NOTICE: Final = TypeAdapter(Notice)
 _WORD: Final = TypeAdapter(Word)
 _ROW: Final = TypeAdapter(RowView)
+_NOT_YOURS: Final = "no such migration of this host"
+_ASKED: Final = TypeAdapter(ObjectsAsked)
+_URLS: Final = TypeAdapter(ObjectUrls)
 
 
 def host_routes(words: Words) -> Blueprint:
@@ -54,7 +59,7 @@ def host_routes(words: Words) -> Blueprint:
 
     @routes.post("/renew")
     def renew() -> Response:
-        return _answer(_REGISTERED, words.renew(_admitted(words), _body(_RENEW)))
+        return _answer(_REGISTERED, words.renew(admitted(words), _body(_RENEW)))
 
     @routes.post("/heartbeat")
     def heartbeat() -> Response:
@@ -62,22 +67,28 @@ def host_routes(words: Words) -> Blueprint:
 
     @routes.post("/notice")
     def notice() -> Response:
-        words.notice(_admitted(words), _body(_NOTICE))
+        words.notice(admitted(words), _body(_NOTICE))
         return Response(status=204)
 
     @routes.get("/migrations/<migration_id>")
     def look(migration_id: str) -> Response:
-        return _row(words.look(_admitted(words), MigrationId(migration_id)))
+        return _row(words.look(admitted(words), MigrationId(migration_id)))
+
+    @routes.post("/migrations/<migration_id>/objects")
+    def objects(migration_id: str) -> Response:
+        urls = words.object_urls(admitted(words), MigrationId(migration_id), _body(_ASKED).names)
+        return _answer(_URLS, ObjectUrls(urls)) if urls is not None else abort(404, _NOT_YOURS)
 
     @routes.post("/migrations/<migration_id>/<said>")
     def say(migration_id: str, said: str) -> Response:
-        caller, word = _admitted(words), _body(_WORD)
+        caller, word = admitted(words), _body(_WORD)
         return _row(words.say(caller, MigrationId(migration_id), _said(said), word))
 
     return routes
 
 
-def _admitted(words: Words) -> HostId:
+def admitted(words: Words) -> HostId:
+    """Return the host on this socket. Raises `Refused` for one that is not, or no longer, of ours."""
     caller = _caller()
     words.admit(caller)
     return caller
@@ -107,7 +118,7 @@ def _said(text: str) -> Said:
 
 
 def _row(view: RowView | None) -> Response:
-    return _answer(_ROW, view) if view else abort(404, "no such migration of this host")
+    return _answer(_ROW, view) if view else abort(404, _NOT_YOURS)
 
 
 def _answer(adapter: TypeAdapter[T], value: T) -> Response:

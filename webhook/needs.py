@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from workers.domain.events import Delivery, Event
@@ -14,6 +14,7 @@ from workers.domain.host_class import HostClass
 from workers.domain.messages import RunnerReport
 from workers.domain.migration import Migration, Role
 from workers.domain.names import HostId, MigrationId, RunnerId
+from workers.domain.park import ObjectMethod
 from workers.domain.runner import Runner
 
 
@@ -92,6 +93,26 @@ class HostStore(Protocol):
 
     def record(self, *events: Event) -> None:
         """Append to the timeline."""
+
+
+class Objects(Protocol):
+    """Where parked guests lie."""
+
+    def url(self, method: ObjectMethod, name: str, limit: timedelta) -> str:
+        """Return where this one object may be reached, by this one method, for so long; asks nobody."""
+
+
+class ServedObjects(Protocol):
+    """A store that hosts reach through our own listener. Raises `Refused`, `BadInput` or `TryLater`."""
+
+    def admit(self, method: str, name: str, expires: str, signature: str) -> None:
+        """Raise `Refused` unless this method on this object was allowed, and still is."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return one object, None if there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put one object in its place, as a whole."""
 
 
 class Authority(Protocol):

@@ -11,7 +11,7 @@ The way of PAUSED and COMMITTED is kept short, because the guest stands still me
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from webhook.holds import hear_holds
-from webhook.needs import Authority, Clock, Hints, HostStore
+from webhook.needs import Authority, Clock, Hints, HostStore, Objects
 from workers.domain.errors import BadInput, Refused
 from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState
@@ -38,6 +38,7 @@ from workers.domain.messages import (
 )
 from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide, may_pause
 from workers.domain.names import HostId, MigrationId, PackageDigest
+from workers.domain.park import ObjectMethod, object_name
 
 log: Final = structlog.get_logger(__name__)
 
@@ -47,8 +48,12 @@ ADMITTED_LIMIT: Final = timedelta(seconds=1)
 DEADLINE_NEWS: Final = timedelta(milliseconds=200)
 DEADLINE_MAX_S: Final = 86400.0
 FIGURES_MAX: Final = 64
+NAMES_MAX: Final = 64
+# Long enough for a slow line to take what was asked for at once, and what failed is asked for anew.
+URL_LIMIT: Final = timedelta(minutes=5)
 _P = MigrationPhase
 _OPEN_TO_PAUSE: Final = frozenset({_P.PLANNED, _P.RECEIVING, _P.COPYING})
+_UNDECIDED: Final = _OPEN_TO_PAUSE | {_P.PAUSED}
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Words:
     hints: Hints
     clock: Clock
     packages: tuple[PackageDigest, ...]
+    objects: Objects | None = None
     _admitted: dict[HostId, datetime] = field(default_factory=dict)
 
     def admit(self, host_id: HostId) -> None:
@@ -143,6 +149,8 @@ class Words:
             return None
         if len(word.figures) > FIGURES_MAX:
             raise BadInput(f"figures: {len(word.figures)} are more than {FIGURES_MAX}")
+        if said is Said.PAUSED and row.is_park and word.manifest is None:
+            raise BadInput("manifest: missing; a park is PAUSED only once the list of its parts is in the store")
         now = self.clock.now()
         phase = row.phase
         if word.epoch == row.epoch:
@@ -150,6 +158,22 @@ class Words:
         if row.phase is not phase or said is Said.RUNNING:
             self.hints.look_at("migration", migration_id)
         return _view(row, now)
+
+    def object_urls(self, host_id: HostId, migration_id: MigrationId, names: Sequence[str]) -> Mapping[str, str] | None:
+        """Return where these objects of the host's park are reached; None if it is not this host's row.
+
+        Whoever parks may write while it copies, whoever resumes may read until that is decided.
+        """
+        row, role = self._mine(host_id, migration_id)
+        if row is None or role is None:
+            return None
+        method = _method(row, role)
+        if method is None or self.objects is None:
+            raise Refused(f"{migration_id}: {role} has nothing to do with the object store in phase {row.phase}")
+        if len(names) > NAMES_MAX:
+            raise BadInput(f"names: {len(names)} are more than {NAMES_MAX}")
+        park_id = row.park_id or row.id
+        return {name: self.objects.url(method, object_name(park_id, name), URL_LIMIT) for name in names}
 
     def _mine(self, host_id: HostId, migration_id: MigrationId) -> tuple[Migration | None, Role | None]:
         row = self.store.migrations.get(migration_id)
@@ -180,6 +204,12 @@ class Words:
             raise Refused(f"{host_id} is {'terminated' if host else 'not known here'}; its certificate is refused")
         self._admitted[host_id] = now
         return host
+
+
+def _method(row: Migration, role: Role) -> ObjectMethod | None:
+    if row.is_park and role is Role.SOURCE and row.phase is _P.COPYING:
+        return ObjectMethod.PUT
+    return ObjectMethod.GET if row.is_resume and row.phase in _UNDECIDED else None
 
 
 def _address(text: str) -> str:
@@ -214,7 +244,8 @@ def _judged(row: Migration, role: Role, said: Said, word: Word, now: datetime) -
     if after == row:
         return row
     reason = word.reason if after.phase is _P.ABORTED else row.reason
-    return replace(after, reason=reason, figures={**row.figures, **word.figures})
+    manifest = word.manifest if row.is_park and after.phase is _P.PAUSED else row.manifest
+    return replace(after, reason=reason, manifest=manifest, figures={**row.figures, **word.figures})
 
 
 def _events(row: Migration, after: Migration, role: Role, word: Word, now: datetime) -> Sequence[Event]:

@@ -34,7 +34,7 @@ SEND_LIMIT_S: Final = 3.0
 _BOOT: Final = TypeAdapter(BootOrder)
 _START: Final = TypeAdapter(StartOrder)
 _MOVE: Final = TypeAdapter(MoveOrder)
-_PORTS: Final = TypeAdapter(Ports)
+_PORTS: Final = TypeAdapter[Ports | None](Ports | None)
 
 
 class HostClient:
@@ -53,7 +53,7 @@ class HostClient:
     def stop(self, host: Host, runner_id: RunnerId, epoch: int) -> None:
         self._call(host, "DELETE", f"/v1/runners/{runner_id}?epoch={epoch}", STOP_LIMIT_S)
 
-    def receive(self, host: Host, order: MoveOrder) -> Ports:
+    def receive(self, host: Host, order: MoveOrder) -> Ports | None:
         answer = self._call(
             host, "PUT", f"/v1/migrations/{order.migration_id}/receive", RECEIVE_LIMIT_S, _MOVE.dump_json(order)
         )

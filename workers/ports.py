@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum, auto
 from typing import Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from workers.domain.job import Job
 from workers.domain.messages import BootOrder, MoveOrder, RunnerReport
 from workers.domain.migration import LineSeen, Migration, Ports
 from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, RunnerId
+from workers.domain.park import ObjectMethod
 from workers.domain.runner import Runner, Shape
 
 Row = TypeVar("Row", Job, Runner, Host, Migration)
@@ -196,8 +197,8 @@ class HostApi(Protocol):
     def stop(self, host: Host, runner_id: RunnerId, epoch: int) -> None:
         """End the microVM and wipe everything it left; one that is not there is a success."""
 
-    def receive(self, host: Host, order: MoveOrder) -> Ports:
-        """Make ready to receive; returns when the target listens."""
+    def receive(self, host: Host, order: MoveOrder) -> Ports | None:
+        """Make ready to receive; returns when the target listens, None if it fetches the guest from the store."""
 
     def send(self, host: Host, order: MoveOrder) -> None:
         """Start to send; returns at once, and the row tells how it goes."""
@@ -222,6 +223,28 @@ class Relay(Protocol):
 
     def replace_all(self, entries: Iterable[Forwarding]) -> None:
         """Hold exactly these; used when the relay may have missed something."""
+
+
+# ---------------------------------------------------------------- the object store
+
+
+class ObjectStore(Protocol):
+    """Keeps parked guests. Raises `Unreachable` or another `TryLater`, or `Refused`."""
+
+    def url(self, method: ObjectMethod, name: str, limit: timedelta) -> str:
+        """Return where whoever has this URL may reach this one object, by this one method, for so long.
+
+        Asks nobody. A URL without a host is one of the control plane's own host listener.
+        """
+
+    def read(self, name: str) -> bytes | None:
+        """Return one object, None if there is none."""
+
+    def listed(self, prefix: str) -> Mapping[str, int]:
+        """Return the name and the size in bytes of every object whose name begins so."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove these objects; one that is not there is a success."""
 
 
 # ---------------------------------------------------------------- GitHub

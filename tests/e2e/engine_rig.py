@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +40,7 @@ from workers.host.guest import GuestChannel
 from workers.host.microvm import Microvm
 from workers.host.network import HostNetwork
 from workers.host.packages import PackageShelf, Unpacked
+from workers.host.parts import Objects
 from workers.identity import Authority, Leaf, make_csr, write_leaf
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ class Rows:
         """Words whose answer is lost if they changed the row, and with it the host's way to the control plane."""
         self.deaf: set[HostId] = set()
         """Hosts that cannot reach the control plane at all."""
+        self.sign: Callable[[Migration, HostId, tuple[str, ...]], Mapping[str, str]] | None = None
+        """Gives a host the URLs of its park's objects, if there is an object store."""
         self.figures: dict[str, float] = {}
         self.reasons: list[str] = []
 
@@ -122,7 +125,7 @@ class Rows:
                 if word.reason:
                     self.reasons.append(f"{role}: {word.reason}")
                 self.figures.update(word.figures)
-                row = decide(row, role, said, now)
+                row = replace(decide(row, role, said, now), manifest=word.manifest or row.manifest)
             has_won = row.phase is not self._rows[key].phase
             self._rows[key] = row
             self._changed.notify_all()
@@ -144,6 +147,21 @@ class RowClient:
 
     async def say(self, migration_id: MigrationId, said: Said, word: Word) -> RowView:
         return self.rows.hear(self.host, migration_id, said, word)
+
+    async def object_urls(self, migration_id: MigrationId, names: tuple[str, ...]) -> Mapping[str, str]:
+        if self.rows.sign is None or self.host in self.rows.deaf:
+            raise Unreachable("nobody answers who knows of an object store")
+        return self.rows.sign(self.rows.get(migration_id), self.host, names)
+
+
+class NoObjects:
+    """A rig without an object store."""
+
+    def put(self, url: str, content: bytes) -> None:
+        raise Unreachable("there is no object store")
+
+    def get(self, url: str, limit_bytes: int) -> bytes:
+        raise Unreachable("there is no object store")
 
 
 class Inside:
@@ -295,6 +313,9 @@ class Rig:
         self[source].inside.run(self[source].engine.send(to_source))
         return self.rows.get(row.id)
 
+    def objects(self, identity: Path) -> Objects:
+        return NoObjects()
+
     def settle(self, runner: RunnerId) -> None:
         """Wait until no host has anything undecided about this runner."""
         hosts = self.hosts.values()
@@ -319,6 +340,7 @@ class Rig:
             shelf=_Shelf(self.unpacked),
             network=network,
             control=RowClient(self.rows, key),
+            objects=self.objects(self.home / key / "identity"),
             connect_guest=GuestChannel.connect,
         )
         return EngineHost(key, address, place, parts, Inside(place.name))

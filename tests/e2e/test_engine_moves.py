@@ -19,7 +19,7 @@ from tests.e2e.busy_guest import busy_package
 from tests.e2e.engine_rig import END_OF_MOVE, EngineHost, Rig, eventually, runner_package
 from workers.domain.errors import Refused, TryLater
 from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, MoveOrder, StartOrder
-from workers.domain.migration import Migration, MigrationPhase, Said
+from workers.domain.migration import Migration, MigrationPhase, Ports, Said
 from workers.domain.names import HostId
 from workers.host.processes import process_name
 from workers.host.tls import readable_keys
@@ -229,6 +229,12 @@ def _order_for(rig: Rig, order: BootOrder, row: Migration, peer: str) -> MoveOrd
     return MoveOrder(row.id, replace(order, epoch=row.epoch), rig[peer].id, rig[peer].address, 60.0, 1)
 
 
+def _listening(rig: Rig, order: MoveOrder) -> Ports:
+    ports = rig["b"].inside.run(rig["b"].engine.receive(order))
+    assert ports is not None
+    return ports
+
+
 def test_a_migration_at_a_wrong_epoch_is_refused(rig: Rig, order: BootOrder) -> None:
     row = rig.plan(replace(order, epoch=4), "a", "b")
     with pytest.raises(Refused, match="epoch"):
@@ -238,7 +244,7 @@ def test_a_migration_at_a_wrong_epoch_is_refused(rig: Rig, order: BootOrder) -> 
 def test_a_third_host_with_a_good_certificate_is_refused_on_both_ports(rig: Rig, order: BootOrder) -> None:
     """From the peer's own address, so that it is the certificate that is refused and not the packet."""
     row = rig.plan(order, "a", "b")
-    ports = rig["b"].inside.run(rig["b"].engine.receive(_order_for(rig, order, row, "a")))
+    ports = _listening(rig, _order_for(rig, order, row, "a"))
     third = rig.identity(HostId("spot-host-third"), rig["a"].address)
     assert _exports(rig, rig["a"].parts.identity, ports.disk).returncode == 0
     refused = _exports(rig, third, ports.disk)
@@ -272,7 +278,7 @@ def test_a_stranger_is_not_even_let_in(rig: Rig, order: BootOrder) -> None:
     """The ports are open to the peer's address alone; here the peer is somebody else, so host a is the stranger."""
     row = rig.plan(order, "a", "b")
     move = replace(_order_for(rig, order, row, "a"), peer_address="10.90.0.99")
-    ports = rig["b"].inside.run(rig["b"].engine.receive(move))
+    ports = _listening(rig, move)
     for port in (ports.memory, ports.disk):
         with pytest.raises((TimeoutError, ConnectionError)):
             rig["a"].place.connect(rig["b"].address, port, 1.0)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from tests.fakes.cloud import FakeCloud, Machine
 from tests.fakes.github import FakeGitHub
 from tests.fakes.guests import Guest
+from tests.fakes.parked import ParkedGuests
 from tests.fakes.relay import FakeRelay
 from tests.fakes.store import UNDECIDED, MemoryStore
 from tests.fakes.trouble import Trouble
@@ -63,6 +64,7 @@ class Sending:
     order: MoveOrder
     ready_at: datetime
     has_paused: bool = False
+    manifest: str | None = None
 
 
 @dataclass
@@ -101,11 +103,13 @@ class FakeHosts:
         words: Words,
         trouble: Trouble,
         wire: Trouble,
+        parked: ParkedGuests,
     ) -> None:
         """`trouble` befalls what is asked of hosts, `wire` what they say themselves."""
         self._clock, self._random = trouble.clock, trouble.random
         self._cloud, self._github, self._relay = cloud, github, relay
         self._store, self._words, self._trouble, self._wire = store, words, trouble, wire
+        self._parked = parked
         self.daemons: dict[HostId, Daemon] = {}
         self.job_takes = timedelta(seconds=90)
         self.copy_takes = timedelta(seconds=8)
@@ -142,18 +146,18 @@ class FakeHosts:
                 for key in [key for key, move in moves.items() if move.order.runner.runner_id == runner_id]:
                     del moves[key]
 
-    def receive(self, host: Host, order: MoveOrder) -> Ports:
+    def receive(self, host: Host, order: MoveOrder) -> Ports | None:
         with self._asked(host, "receive", order.migration_id) as daemon:
             if self._fails():
                 raise Refused(f"{host.id} cannot receive {order.runner.runner_id}")
             daemon.receiving.setdefault(order.migration_id, Receiving(order))
-            return PORTS
+            return PORTS if order.park is None else None
 
     def send(self, host: Host, order: MoveOrder) -> None:
         with self._asked(host, "send", order.migration_id) as daemon:
             if order.runner.runner_id not in daemon.vms:
                 raise Refused(f"{host.id} has no {order.runner.runner_id}")
-            assert order.ports == PORTS
+            assert order.ports == (PORTS if order.park is None else None)
             ready_at = self._clock.now() + self.copy_takes * self._random.uniform(0.5, 2)
             daemon.sending.setdefault(order.migration_id, Sending(order, ready_at))
 
@@ -254,19 +258,32 @@ class FakeHosts:
         elif view.phase in _FORWARD:
             self._wipe(host_id, key, daemon)
         elif sending.has_paused:
-            self._say(host_id, key, Said.PAUSED, sending.order)
+            self._say(host_id, key, Said.PAUSED, sending.order, sending.manifest)
         elif self._fails() or view.seconds_left <= 0:
             self._say(host_id, key, Said.ABORTED, sending.order)
         elif view.may_pause and self._clock.now() >= sending.ready_at and self._hand_over(key, sending, vm):
-            self._say(host_id, key, Said.PAUSED, sending.order)
+            self._say(host_id, key, Said.PAUSED, sending.order, sending.manifest)
 
     def _hand_over(self, key: MigrationId, sending: Sending, vm: Vm) -> bool:
         """Pause the guest and let the target have the last of it."""
+        if sending.order.park is not None:
+            return self._deposit(sending, vm)
+        assert sending.order.peer is not None
         peer = self.daemons.get(sending.order.peer)
         if peer is None or key not in peer.receiving or not self._is_up(sending.order.peer):
             return False
         vm.is_running, sending.has_paused = False, True
         peer.receiving[key].guest = vm.guest
+        return True
+
+    def _deposit(self, sending: Sending, vm: Vm) -> bool:
+        """Pause the guest and put all of it into the store; if that fails it runs on."""
+        assert vm.guest.ran_on is not None
+        try:
+            sending.manifest = self._parked.put(vm.guest.ran_on, sending.order, vm.guest)
+        except (TryLater, Refused):
+            return False
+        vm.is_running, sending.has_paused = False, True
         return True
 
     def _wipe(self, host_id: HostId, key: MigrationId, daemon: Daemon) -> None:
@@ -285,8 +302,18 @@ class FakeHosts:
             del daemon.receiving[key]
         elif view.phase in _FORWARD:
             self._let_run(host_id, key, daemon)
+        elif receiving.order.park is not None and receiving.guest is None:
+            self._take_out(host_id, key, receiving)
         elif view.phase is MigrationPhase.PAUSED and receiving.guest is not None:
             self._say(host_id, key, Said.COMMITTED, receiving.order)
+
+    def _take_out(self, host_id: HostId, key: MigrationId, receiving: Receiving) -> None:
+        try:
+            receiving.guest = self._parked.take(host_id, receiving.order)
+        except Refused:
+            self._say(host_id, key, Said.ABORTED, receiving.order)
+        except TryLater:
+            pass  # tried again in a second
 
     def _let_run(self, host_id: HostId, key: MigrationId, daemon: Daemon) -> None:
         receiving = daemon.receiving[key]
@@ -304,11 +331,13 @@ class FakeHosts:
         except Unreachable:
             return None
 
-    def _say(self, host_id: HostId, key: MigrationId, said: Said, order: MoveOrder) -> RowView | None:
+    def _say(
+        self, host_id: HostId, key: MigrationId, said: Said, order: MoveOrder, manifest: str | None = None
+    ) -> RowView | None:
         if said in self.lost_words:
             return None
         try:
             with self._wire.befalls("listener", said.value, key):
-                return self._words.say(host_id, key, said, Word(order.runner.epoch))
+                return self._words.say(host_id, key, said, Word(order.runner.epoch, manifest=manifest))
         except Unreachable:
             return None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from tests.fakes.trouble import WorkerDied
 from workers.domain.errors import Bug, LeaseLost, NoRoom
@@ -20,7 +20,16 @@ from workers.domain.host_class import HostClass
 from workers.domain.job import JOB, Job
 from workers.domain.merge import is_in_time, is_news, merged, untold_end
 from workers.domain.messages import RunnerReport
-from workers.domain.migration import LINE_FIGURE, MIGRATION, LineSeen, Migration, MigrationPhase, Role, seen
+from workers.domain.migration import (
+    LINE_FIGURE,
+    MIGRATION,
+    LineSeen,
+    Migration,
+    MigrationPhase,
+    Role,
+    owner_after,
+    seen,
+)
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
 from workers.ports import Clock
@@ -192,11 +201,18 @@ class MemoryStore:
             else:
                 self.insert(row)
 
-    def _check_place(self, row: Runner | Migration, host_id: HostId) -> None:
+    def _check_place(self, row: Runner | Migration, host_id: HostId | None) -> None:
+        if host_id is not None:
+            self._check_room(row, host_id)
+        self._check_rivals(row)
+
+    def _check_room(self, row: Runner | Migration, host_id: HostId) -> None:
         host = self.hosts.rows.get(host_id)
         gone = {HostState.LOST, HostState.TERMINATING, HostState.TERMINATED}
         if host is None or host.state in gone or not fits(Shape(0, 0, 0), room(host, self._shapes(host_id))):
             raise NoRoom(f"{host_id} has no room for {row.id}")
+
+    def _check_rivals(self, row: Runner | Migration) -> None:
         if isinstance(row, Runner):
             rivals = sum(one.number == row.number for one in self.runners.open())
         else:
@@ -236,7 +252,7 @@ class MemoryStore:
         if runner is None or row.phase is former.phase:
             return
         if row.phase is MigrationPhase.COMMITTED and runner.epoch < row.epoch:
-            runner = replace(runner, host_id=row.target_id, epoch=row.epoch, migration_id=None)
+            runner = replace(runner, **cast("dict[str, Any]", owner_after(row)))
         elif row.phase is MigrationPhase.ABORTED and runner.migration_id == row.id:
             runner = replace(runner, migration_id=None)
         self.runners.rows[runner.id] = runner
@@ -291,7 +307,7 @@ class MemoryStore:
 
     def report_of(self, runner_id: RunnerId) -> RunnerReport | None:
         runner = self.runners.rows.get(runner_id)
-        return self._reports.get((runner.host_id, runner_id)) if runner else None
+        return self._reports.get((runner.host_id, runner_id)) if runner and runner.host_id else None
 
     def hold_of(self, runner_id: RunnerId) -> Hold | None:
         return self._holds.get(runner_id)
@@ -323,7 +339,7 @@ class MemoryStore:
         return [
             LineSeen(row.source_id, self._cloud(row.source_id), self._cloud(row.target_id), row.figures[LINE_FIGURE])
             for row in sorted(rows, key=lambda row: (-row.planned_at.timestamp(), row.id))[:20]
-            if LINE_FIGURE in row.figures
+            if LINE_FIGURE in row.figures and row.source_id and row.target_id
         ]
 
     def _cloud(self, host_id: HostId) -> str:

@@ -13,6 +13,8 @@ from tests.fakes.cloud import FakeCloud
 from tests.fakes.github import FakeGitHub
 from tests.fakes.hints import LossyHints
 from tests.fakes.hosts import FakeHosts, PlainAuthority
+from tests.fakes.objects import MemoryObjects
+from tests.fakes.parked import ParkedGuests
 from tests.fakes.relay import FakeRelay
 from tests.fakes.store import UNDECIDED, MemoryStore
 from tests.fakes.trouble import Trouble, WorkerDied
@@ -26,6 +28,7 @@ from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.hosts import HostPolicy, Hosts
 from workers.reconcilers.jobs import JobPolicy, Jobs
 from workers.reconcilers.migrations import Migrations
+from workers.reconcilers.parks import PARK_LIMIT, Parks
 from workers.reconcilers.runners import Runners
 from workers.reconcilers.sweep import Reconcilers, Sweep
 
@@ -70,8 +73,10 @@ class World:
         self.cloud = FakeCloud(self.clock, self.trouble)
         self.relay = FakeRelay(self.trouble)
         self.github = FakeGitHub(self.clock, self.trouble, self.random, faults.deliveries)
-        words = Words(self.store, PlainAuthority(), self.hints, self.clock, ())
-        self.hosts = FakeHosts(self.cloud, self.github, self.relay, self.store, words, self.trouble, self.wire)
+        self.objects = MemoryObjects(self.trouble)
+        words = Words(self.store, PlainAuthority(), self.hints, self.clock, (), self.objects)
+        parked = ParkedGuests(words, self.objects, self.wire)
+        self.hosts = FakeHosts(self.cloud, self.github, self.relay, self.store, words, self.trouble, self.wire, parked)
         self.hosts.failures = faults.hosts
         self.seconds = 0
         policy = CapacityPolicy("fake", HOST, ready_hosts, hosts_max)
@@ -84,9 +89,10 @@ class World:
         host_policy = HostPolicy({"control_url": "https://control"})
         self.reconcilers = Reconcilers(
             jobs=Jobs(store, self.github, hints, clock, buyer, job_policy, self._token),
-            runners=Runners(store, self.hosts, self.github, self.relay, hints, clock),
+            runners=Runners(store, self.hosts, self.github, self.relay, hints, clock, PARK_LIMIT),
             hosts=Hosts(store, self.cloud, hints, clock, buyer, host_policy, self._token),
             migrations=Migrations(store, self.hosts, self.relay, hints, clock),
+            parks=Parks(store, self.objects, hints, clock, buyer, PARK_LIMIT, self._token),
         )
         self._sweep = Sweep(store, self.relay, hints, buyer, self.reconcilers)
 
@@ -202,6 +208,8 @@ class World:
         assert {instance.host_id for instance in self.cloud.owned()} <= open_hosts, "an instance is leaked"
         assert not self.github.runners, "a registration is leaked"
         assert not self.relay.table, "the relay still knows a runner"
+        assert not self.objects.contents, "parked guests are leaked"
+        assert not any(row.key for row in self.store.migrations.rows.values()), "a park's key is still there"
         assert not self.hosts.kept(), f"microVMs are leaked: {self.hosts.kept()}"
         assert all(row.state is RunnerState.GONE for row in self.store.runners.rows.values())
 

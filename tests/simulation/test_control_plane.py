@@ -37,6 +37,7 @@ def host_of(world: World, job_id: JobId) -> HostId:
     assert job.runner_id is not None
     runner = world.store.runners.get(job.runner_id)
     assert runner is not None
+    assert runner.host_id is not None, "it is parked"
     return runner.host_id
 
 
@@ -305,6 +306,7 @@ def test_a_worker_that_dies_between_registering_and_starting_leaves_no_registrat
         world.until(lambda: len(world.trouble.of("github", "register")) == 2, MINUTE)
     (runner,) = world.store.runners.open()
     assert runner.state is RunnerState.BOOTING
+    assert runner.host_id is not None
     world.cloud.take_back(runner.host_id, timedelta(seconds=20))
     world.until(lambda: happened(world, Happening.RUNNER_GONE) == 1, MINUTE)
     assert runner.id not in {one.name for one in world.github.runners.values()}

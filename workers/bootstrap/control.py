@@ -8,6 +8,7 @@ from typing import Final
 
 from workers.app import CLOUD, CONTROL, EVACUATION, BackgroundHints, sending_to
 from workers.bootstrap.rounds import Rounds, Row
+from workers.bootstrap.stores import open_objects
 from workers.clock import SystemClock
 from workers.domain.errors import Unfit
 from workers.domain.names import PackageDigest, RunnerId
@@ -22,6 +23,7 @@ from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.hosts import HostPolicy, Hosts
 from workers.reconcilers.jobs import JobPolicy, Jobs
 from workers.reconcilers.migrations import Migrations
+from workers.reconcilers.parks import Parks
 from workers.reconcilers.runners import Runners
 from workers.reconcilers.sweep import Reconcilers, Sweep
 from workers.relay.client import RelayClient
@@ -76,6 +78,7 @@ def rounds_of(reconcilers: Reconcilers, sweep: Sweep) -> Rounds:
 def _reconcilers(
     settings: ControlSettings, store: Store, relay: Relay, hints: Hints, clock: Clock, buyer: Buyer
 ) -> Reconcilers:
+    park_limit = timedelta(seconds=settings.park_limit_s)
     hosts: HostApi = HostClient(settings.home / "worker")
     github = AppGitHub(settings.github_url, settings.github_app_id, _github_key(settings))
     job_policy = JobPolicy(
@@ -83,9 +86,10 @@ def _reconcilers(
     )
     return Reconcilers(
         jobs=Jobs(store, github, hints, clock, buyer, job_policy),
-        runners=Runners(store, hosts, github, relay, hints, clock),
+        runners=Runners(store, hosts, github, relay, hints, clock, park_limit),
         hosts=Hosts(store, _cloud(settings), hints, clock, buyer, _host_policy(settings)),
         migrations=Migrations(store, hosts, relay, hints, clock),
+        parks=Parks(store, open_objects(settings, clock), hints, clock, buyer, park_limit),
     )
 
 
@@ -94,7 +98,6 @@ def _host_policy(settings: ControlSettings) -> HostPolicy:
         "control_url": settings.host_url,
         "control_ca_sha256": Authority.open(settings.home / "ca").control_ca_sha256,
         "relay_address": settings.relay_address or "",
-        "guest_mtu": str(settings.guest_mtu),
     }
     return HostPolicy(user_data)
 
@@ -137,6 +140,5 @@ def check(settings: ControlSettings) -> None:
     """Raise `Unfit` for settings with which no worker could work, before one is started."""
     _cloud(settings)
     _github_key(settings)
-    _ = settings.guest_mtu
     if not settings.package:
         raise Unfit("no package; set SPOT_RUNNER_PACKAGE to the digest of the package that runners start from")

@@ -27,6 +27,7 @@ from workers.host.notices import MetadataService, NoticeWatcher, UserData
 from workers.host.packages import PackageShelf
 from workers.host.proofs import Proofs
 from workers.host.readiness import Readiness
+from workers.host.transfers import Transfers
 from workers.identity import Leaf, make_csr, next_csr, write_leaf, write_next
 from workers.listener import Identity, open_port, require_root, run_until_told, serve
 from workers.settings import HostSettings
@@ -60,7 +61,7 @@ async def _run(settings: HostSettings) -> None:
     told = await _patiently(metadata.user_data)
     address = await _patiently(metadata.local_address)
     listening = open_port(address, settings.listen_port)
-    network = HostNetwork(address, told.relay_address, told.guest_mtu, settings.guest_mbit)
+    network = HostNetwork(address, told.relay_address)
     await asyncio.to_thread(network.prepare)
     directory = settings.host_home / "identity"
     control = ControlClient(told.control_url, directory)
@@ -78,6 +79,7 @@ async def _run(settings: HostSettings) -> None:
             shelf=PackageShelf(settings.package_store, settings.package_cache, host_class),
             network=network,
             control=control,
+            objects=Transfers(told.control_url, directory),
             connect_guest=GuestChannel.connect,
         )
     )

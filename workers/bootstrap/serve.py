@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Final
 from webhook.app import create_host_app, create_public_app
 from workers.app import BackgroundHints, sending_to
 from workers.bootstrap.leaf import RENEWAL_INTERVAL, renewal
+from workers.bootstrap.stores import open_objects
 from workers.bootstrap.supervisor import Child, Chore, supervise
 from workers.clock import SystemClock
 from workers.domain.errors import SpotError, Unfit
 from workers.domain.names import HostId, PackageDigest
 from workers.identity import Authority
+from workers.objects import DirectoryObjects
 from workers.settings import ControlSettings
 from workers.store.repository import SqlStore, open_store
 from workers.telemetry import start_logging
@@ -74,7 +76,9 @@ def host_app() -> WSGIApplication:
     hints = BackgroundHints(sending_to(settings.redis_url))
     packages = (PackageDigest(settings.package),) if settings.package else ()
     authority = Authority.open(settings.home / "ca")
-    return create_host_app(store, authority, hints, clock, packages)
+    objects = open_objects(settings, clock)
+    served = objects if isinstance(objects, DirectoryObjects) else None
+    return create_host_app(store, authority, hints, clock, packages, objects, served)
 
 
 def check_free(name: str, listen: str, limit_s: float = PREDECESSOR_LIMIT_S) -> None:

@@ -92,6 +92,8 @@ class Happening(StrEnum):
     MIGRATION_RUNNING = auto()
     MIGRATION_FINISHED = auto()
     MIGRATION_ABORTED = auto()
+    PARK_ENDED = auto()
+    """Its key and its objects are destroyed."""
     RELAY_POINTED = auto()
 
 

@@ -43,13 +43,25 @@ class StartOrder:
 
 
 @dataclass(frozen=True)
+class ParkOrder:
+    """What a host needs to put one guest into the object store, or to take it out."""
+
+    park_id: MigrationId
+    key: str = field(repr=False)
+    """64 hex digits, of this park alone; a secret that is written to no file of the host."""
+    manifest: str | None = None
+    """SHA-256 of the list of all parts: for whoever takes the guest out."""
+
+
+@dataclass(frozen=True)
 class MoveOrder:
     """One host's part in a migration; the peer is the only one that it speaks to."""
 
     migration_id: MigrationId
     runner: BootOrder
     """As the runner will be at the commit; its epoch is the migration's."""
-    peer: HostId
+    peer: HostId | None
+    """None: the store."""
     peer_address: str
     seconds_left: float
     """Until the source is taken away, anchored at the control plane's receipt of the notice."""
@@ -59,6 +71,8 @@ class MoveOrder:
     """Where the target listens: the target answers it, the source is told it."""
     share_mib_s: float | None = None
     """What it may take of the source's line while other moves share it; None: whatever it gets."""
+    park: ParkOrder | None = None
+    """The peer is the store, and this is how the guest lies there."""
 
 
 # ---------------------------------------------------------------- from a host
@@ -163,6 +177,25 @@ class Word:
     epoch: int
     figures: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
+    manifest: str | None = None
+    """With PAUSED of a park: SHA-256 of the list of all its parts."""
+
+
+@dataclass(frozen=True)
+class ObjectsAsked:
+    """Which objects of its park a host wants to reach."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ObjectUrls:
+    """Where each of these objects is reached, for some minutes and by one method.
+
+    A URL without a host is one of the control plane's own host listener.
+    """
+
+    urls: Mapping[str, str]
 
 
 # ---------------------------------------------------------------- registration

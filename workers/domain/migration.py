@@ -14,6 +14,12 @@ compare-and-set, and exactly one wins:
 * A paused source takes the guest back only after it has read ABORTED.
 * Once the source is gone a PAUSED row may only be committed; after COMMITTED
   there is only forward.
+
+Parking is a migration whose target is the store, resuming one whose source is
+the store. The store cannot speak, so the control plane says its words: COMMITTED
+of a park once it has seen every part there, PAUSED of a resume at once. A park
+stays COMMITTED as long as its guest lies in the store; when it ends, its objects
+and its key are destroyed and it is FINISHED.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum, auto
 from typing import Final
 
+from workers.domain.errors import Bug
 from workers.domain.lifecycle import Lifecycle
 from workers.domain.names import HostId, MigrationId, RunnerId
 
@@ -95,8 +102,10 @@ class Migration:
 
     id: MigrationId
     runner_id: RunnerId
-    source_id: HostId
-    target_id: HostId
+    source_id: HostId | None
+    """None: the guest lies in the store, and this resumes it."""
+    target_id: HostId | None
+    """None: the guest goes to the store, and this is its park."""
     phase: MigrationPhase
     epoch: int
     """The runner's epoch from the commit on."""
@@ -114,10 +123,28 @@ class Migration:
     """Why it was aborted."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What both sides measured: milliseconds end in `_ms`, sizes in `_mib`, Unix times in `_at`."""
+    park_id: MigrationId | None = None
+    """Of a resume: the park that it takes the guest out of."""
+    key: str | None = field(default=None, repr=False)
+    """Of a park: 64 hex digits, used for nothing else; None once it has ended, and then nobody can open it."""
+    manifest: str | None = None
+    """Of a park from PAUSED on: the SHA-256 of the list of all its parts."""
+
+    @property
+    def is_park(self) -> bool:
+        """The guest goes to the store."""
+        return self.target_id is None
+
+    @property
+    def is_resume(self) -> bool:
+        """The guest comes from the store."""
+        return self.source_id is None
 
     def role_of(self, host_id: HostId) -> Role | None:
         """Say which part this host has, or None."""
-        return {self.source_id: Role.SOURCE, self.target_id: Role.TARGET}.get(host_id)
+        if host_id == self.source_id:
+            return Role.SOURCE
+        return Role.TARGET if host_id == self.target_id else None
 
 
 @dataclass(frozen=True)
@@ -136,8 +163,11 @@ def seen(row: Migration, role: Role, now: datetime) -> Migration:
 
 
 def may_pause(row: Migration, now: datetime) -> bool:
-    """Say whether the source may let its guest be paused: both sides have reached the row within the last second."""
-    moments = (row.source_seen_at, row.target_seen_at)
+    """Say whether the source may let its guest be paused: both sides have reached the row within the last second.
+
+    The store is no side that could be cut off: what it holds is looked at before a park is committed.
+    """
+    moments = (row.source_seen_at,) if row.is_park else (row.source_seen_at, row.target_seen_at)
     return row.phase is _M.COPYING and all(at is not None and now - at <= SEEN_LIMIT for at in moments)
 
 
@@ -163,8 +193,11 @@ def decide(row: Migration, role: Role, said: Said, now: datetime) -> Migration:
 
 
 def finished(row: Migration) -> Migration:
-    """Finish a committed migration once the guest runs at the target and nothing of it is left at the source."""
-    return _enter(row, _M.FINISHED) if row.running_at and row.wiped_at else row
+    """Finish a committed migration once the guest runs at the target and nothing of it is left at the source.
+
+    What is left of a resume's guest in the store is its park's business.
+    """
+    return _enter(row, _M.FINISHED) if row.running_at and (row.wiped_at or row.is_resume) else row
 
 
 def aborted(row: Migration, reason: str, *, source_is_gone: bool) -> Migration:
@@ -174,5 +207,36 @@ def aborted(row: Migration, reason: str, *, source_is_gone: bool) -> Migration:
     return replace(_enter(row, _M.ABORTED), reason=reason)
 
 
+def stored(row: Migration, now: datetime) -> Migration:
+    """Commit a park in the store's name; the caller has seen there now that it is whole."""
+    if not row.is_park or row.manifest is None:
+        raise Bug(f"{row.id} is no park that could be whole")
+    return _enter(replace(row, target_seen_at=now), _M.COMMITTED) if row.phase is _M.PAUSED else row
+
+
+def owner_after(row: Migration) -> Mapping[str, HostId | int | datetime | None]:
+    """Return what the commit of this migration makes of its runner's row."""
+    parked_at = row.target_seen_at if row.is_park else None
+    return {"host_id": row.target_id, "epoch": row.epoch, "migration_id": None, "parked_at": parked_at}
+
+
+def taken_out(row: Migration) -> Migration:
+    """Begin a resume in the store's name: its guest stands still and nothing is left to send."""
+    if not row.is_resume:
+        raise Bug(f"{row.id} does not come from the store")
+    return _enter(row, _M.PAUSED) if row.phase is _M.COPYING else row
+
+
+def keyless(row: Migration) -> Migration:
+    """Destroy the key of a park that nobody needs any more: nobody can open what may be left of it in the store."""
+    return replace(row, key=None)
+
+
+def ended(row: Migration) -> Migration:
+    """End a park whose objects are no more."""
+    return _enter(row, _M.FINISHED) if row.phase is _M.COMMITTED else row
+
+
 def _enter(row: Migration, phase: MigrationPhase) -> Migration:
-    return replace(row, phase=MIGRATION.move(row.phase, phase))
+    key = None if phase in MIGRATION.last else row.key
+    return replace(row, phase=MIGRATION.move(row.phase, phase), key=key)

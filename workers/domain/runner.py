@@ -57,6 +57,8 @@ class RunnerEnd(StrEnum):
     BOOT_FAILED = auto()
     HOST_LEAVING = auto()
     HOST_LOST = auto()
+    PARKED_TOO_LONG = auto()
+    """No host could take it out of the store before GitHub gave its job up."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,23 @@ class Runner:
     shape: Shape
     state: RunnerState
     requested_at: datetime
-    host_id: HostId
+    host_id: HostId | None
+    """None: its guest lies in the object store."""
     epoch: int = 1
     migration_id: MigrationId | None = None
     github_id: int | None = None
     """GitHub's number of the registration."""
     idle_at: datetime | None = None
     end: RunnerEnd | None = None
+    parked_at: datetime | None = None
+    """Since when it lies in the store."""
     hold_limit_s: int = 0
     """How long its job may ask not to be moved, in all."""
+
+    @property
+    def is_parked(self) -> bool:
+        """Its guest lies in the object store and runs nowhere."""
+        return self.host_id is None
 
     @property
     def address(self) -> GuestAddress:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -22,6 +23,8 @@ from workers.domain.messages import (
     Heartbeat,
     HeartbeatAnswer,
     Notice,
+    ObjectsAsked,
+    ObjectUrls,
     RegistrationAnswer,
     RegistrationRequest,
     RenewalRequest,
@@ -46,6 +49,8 @@ _WANTED: Final = TypeAdapter(HeartbeatAnswer)
 _NOTICE: Final = TypeAdapter(Notice)
 _ROW: Final = TypeAdapter(RowView)
 _WORD: Final = TypeAdapter(Word)
+_ASKED: Final = TypeAdapter(ObjectsAsked)
+_URLS: Final = TypeAdapter(ObjectUrls)
 _REQUEST: Final = TypeAdapter(RegistrationRequest)
 _RENEWAL: Final = TypeAdapter(RenewalRequest)
 _ANSWER: Final = TypeAdapter(RegistrationAnswer)
@@ -91,6 +96,12 @@ class ControlClient:
         """State a fact about our side of a migration and read the row as it then stands."""
         body = _WORD.dump_json(word)
         return _understood(_ROW, await self._call("POST", f"/v1/migrations/{migration_id}/{said.value}", body))
+
+    async def object_urls(self, migration_id: MigrationId, names: tuple[str, ...]) -> Mapping[str, str]:
+        """Ask where these objects of the migration's park are reached."""
+        body = _ASKED.dump_json(ObjectsAsked(names))
+        answer = await self._call("POST", f"/v1/migrations/{migration_id}/objects", body)
+        return _understood(_URLS, answer).urls
 
     async def close(self) -> None:
         """Close every connection."""

@@ -32,7 +32,7 @@ START_LIMIT_BYTES: Final = 64 << 10
 _BOOT: Final = TypeAdapter(BootOrder)
 _START: Final = TypeAdapter(StartOrder)
 _MOVE: Final = TypeAdapter(MoveOrder)
-_PORTS: Final = TypeAdapter(Ports)
+_PORTS: Final = TypeAdapter[Ports | None](Ports | None)
 _HEARTBEAT: Final = TypeAdapter(Heartbeat)
 
 _log: Final = structlog.get_logger()
@@ -50,8 +50,8 @@ class Engine(Protocol):
     async def stop(self, runner_id: RunnerId, epoch: int) -> None:
         """End a microVM and wipe what it left."""
 
-    async def receive(self, order: MoveOrder) -> Ports:
-        """Make ready to receive."""
+    async def receive(self, order: MoveOrder) -> Ports | None:
+        """Make ready to receive; None if the guest comes from the store."""
 
     async def send(self, order: MoveOrder) -> None:
         """Begin to send."""
@@ -82,7 +82,7 @@ def make_host_app(engine: Engine, status: Callable[[], Heartbeat]) -> Starlette:
 
     async def send(request: Request) -> Response:
         order = await _move_order(request)
-        if order.ports is None:
+        if order.ports is None and order.park is None:
             raise BadInput("ports: missing; the source must be told where the target listens")
         await engine.send(order)
         return Response(status_code=202)

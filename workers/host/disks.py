@@ -12,18 +12,28 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from workers.domain.errors import Unfit
+from workers.domain.errors import BadInput, Unfit
 from workers.domain.names import PackageDigest
 from workers.host.machine import LinuxBoot, Machine
 
 MIB: Final = 1 << 20
 COPY_BYTES: Final = 16 * MIB
 MAKE_LIMIT_S: Final = 20.0
+OVERLAY: Final = "disk.qcow2"
+"""A runner's own overlay, in its directory."""
+# The first words of a qcow2 file, as its specification has them: magic, version, the name of what lies below, the size
+# of clusters and of the disk, encryption, three tables, snapshots, and which features a reader must know.
+_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQ")
+_MAGIC: Final = b"QFI\xfb"
+_VERSION: Final = 3
+# "Was not closed": harmless. All others would let the file name other files, or be read in another way.
+_HARMLESS_FEATURES: Final = 1
 
 
 class Kernel(Protocol):
@@ -101,10 +111,22 @@ class Stock:
 
     def open_overlay(self, directory: Path) -> int:
         """Make a runner's own overlay in its directory, empty, and return it open; it may never outgrow the disk."""
-        overlay = directory / "disk.qcow2"
+        overlay = directory / OVERLAY
         shutil.copyfile(self._empty_overlay, overlay)
         overlay.chmod(0o600)
         return os.open(overlay, os.O_RDWR | os.O_CLOEXEC)
+
+
+def check_overlay(overlay: int) -> None:
+    """Raise `BadInput` unless this open file is an overlay of ours: one that names nothing else to be opened."""
+    head = os.pread(overlay, _HEADER.size, 0)
+    if len(head) < _HEADER.size:
+        raise BadInput("disk: the overlay has no header; the park is not whole")
+    magic, version, *_, encryption, _, _, _, _, snapshots, _, features = _HEADER.unpack(head)
+    if (magic, version) != (_MAGIC, _VERSION):
+        raise BadInput("disk: the overlay is no qcow2 file of version 3; it was written by something else")
+    if encryption or snapshots or features & ~_HARMLESS_FEATURES:
+        raise BadInput("disk: the overlay uses features that ours never does; it was written by something else")
 
 
 def sealed_copy(memory: Path, size_mib: int) -> int:

@@ -31,9 +31,11 @@ from workers.host.disks import Stock
 from workers.host.journal import Entry, Journal, Standing
 from workers.host.microvm import START_RUNNER_LIMIT_S, Microvm
 from workers.host.moves import Move
+from workers.host.parking import Parking
 from workers.host.parts import EngineParts
 from workers.host.receiving import Receiving
 from workers.host.sending import Sending
+from workers.host.unparking import Unparking
 
 __all__ = ["Engine", "EngineParts"]
 
@@ -105,13 +107,16 @@ class Engine:
             del self._microvms[runner_id]
             await self._bury(runner_id, epoch)
 
-    async def receive(self, order: MoveOrder) -> Ports:
-        """Start the same machine, empty, for one peer alone; returns when both ports listen."""
+    async def receive(self, order: MoveOrder) -> Ports | None:
+        """Start the same machine, empty, for one peer alone; returns when both ports listen.
+
+        A guest that lies in the store is fetched from there, and nobody listens: None.
+        """
         runner_id = order.runner.runner_id
         async with self._turn(runner_id):
             move = self._moves.get(runner_id)
             if isinstance(move, Receiving) and move.order.migration_id == order.migration_id:
-                return move.ports
+                return move.listens
             self._refuse_old(runner_id, order.runner.epoch)
             if runner_id in self._microvms:
                 raise TryLater(f"{runner_id} is on this host already; end that first")
@@ -125,23 +130,23 @@ class Engine:
                 moves=order.moves,
                 gone_epoch=self._gone_epoch(runner_id),
             )
-            receiving = Receiving(Microvm(self._parts, self._journal, entry), order)
+            receiving = _receiving_kind(order)(Microvm(self._parts, self._journal, entry), order)
             await receiving.listen(stock)
             self._microvms[runner_id] = receiving.microvm
             self._follow(receiving)
-            return receiving.ports
+            return receiving.listens
 
     async def send(self, order: MoveOrder) -> None:
-        """Begin to send the guest to where the peer listens; returns at once, and the row tells how it goes."""
+        """Begin to send the guest to the peer or to the store; returns at once, and the row tells how it goes."""
         runner_id = order.runner.runner_id
         async with self._turn(runner_id):
             move = self._moves.get(runner_id)
             if order.migration_id in self._moved or (move and move.order.migration_id == order.migration_id):
                 return
             microvm = self._owned(runner_id, order.runner.epoch - 1)
-            if order.ports is None:
+            if order.ports is None and order.park is None:
                 raise BadInput(f"{order.migration_id}: ports: missing; say where the target listens")
-            self._follow(Sending(microvm, order))
+            self._follow(_sending_kind(order)(microvm, order))
 
     def reports(self) -> tuple[RunnerReport, ...]:
         """Return what is known of every microVM here, those that have ended and were not stopped yet included."""
@@ -176,9 +181,9 @@ class Engine:
         self._microvms[entry.runner_id] = microvm
         match entry.standing:
             case Standing.SENDING if entry.move is not None:
-                self._follow(Sending.recovered(microvm, entry.move))
+                self._follow(_sending_kind(entry.move).recovered(microvm, entry.move))
             case Standing.RECEIVING if entry.move is not None:
-                self._follow(Receiving.recovered(microvm, entry.move))
+                self._follow(_receiving_kind(entry.move).recovered(microvm, entry.move))
             case _ if is_alive:
                 microvm.serve()
             case _:
@@ -269,6 +274,14 @@ class Engine:
                 self._gone[entry.runner_id] = entry.gone_epoch
             else:
                 move.microvm.serve()
+
+
+def _sending_kind(order: MoveOrder) -> type[Sending]:
+    return Sending if order.park is None else Parking
+
+
+def _receiving_kind(order: MoveOrder) -> type[Receiving]:
+    return Receiving if order.park is None else Unparking
 
 
 class Laps:

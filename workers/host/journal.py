@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import Final
@@ -61,6 +61,13 @@ class Entry:
         return self.gone_epoch if self.order is None else self.order.epoch
 
 
+def _without_key(entry: Entry) -> Entry:
+    """A park's key is written to no file; a daemon that was started again needs none, since it gives the park up."""
+    if entry.move is None or entry.move.park is None:
+        return entry
+    return replace(entry, move=replace(entry.move, park=replace(entry.move.park, key="")))
+
+
 _ADAPTER: Final = TypeAdapter(Entry)
 _SUFFIX: Final = ".json"
 
@@ -77,7 +84,7 @@ class Journal:
         place = self._place(entry.runner_id)
         fresh = place.with_suffix(".new")
         with fresh.open("wb") as file:
-            file.write(_ADAPTER.dump_json(entry))
+            file.write(_ADAPTER.dump_json(_without_key(entry)))
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(place)

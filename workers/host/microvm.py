@@ -16,6 +16,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -23,16 +24,18 @@ import structlog
 from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.hold import HoldWish
 from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, RunnerReport
-from workers.domain.names import GATEWAY6, GATEWAY_MAC, GUEST_NETWORK6, monitor_user
+from workers.domain.names import GATEWAY_MAC, monitor_user
 from workers.domain.runner import Shape
 from workers.host.cgroups import hierarchy
 from workers.host.confinement import Confinement, limits_for
-from workers.host.disks import Stock
+from workers.host.disks import OVERLAY, Stock
 from workers.host.journal import Entry, Journal, Standing
 from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
 from workers.host.parts import EngineParts, Guest
 from workers.host.qemu import Qemu
 
+# The same everywhere, so that a packet that fits before a move fits after it.
+GUEST_MTU: Final = 1370
 # A restored guest answers within a third of a second; a busy machine with software emulation may take its time.
 WAKE_LIMIT_S: Final = 30.0
 CALL_LIMIT_S: Final = 5.0
@@ -75,6 +78,11 @@ class Microvm:
         return self._qemu
 
     @property
+    def overlay(self) -> Path:
+        """The file that holds what the guest has written to its disk."""
+        return self.directory / OVERLAY
+
+    @property
     def has_ended(self) -> bool:
         """Nothing runs here, whatever the journal wants."""
         return self._qemu is None or self._qemu.ended.done()
@@ -86,26 +94,31 @@ class Microvm:
 
     # ------------------------------------------------------------ to life
 
-    async def start(self, stock: Stock, *, fresh: bool) -> None:
-        """Start QEMU with a tap and an empty overlay of its own; it waits for a state.
+    def make_overlay(self, stock: Stock) -> int:
+        """Make its directory anew, and an empty overlay in it; return that open. Blocks for some milliseconds."""
+        self._make_directory()
+        return stock.open_overlay(self.directory)
 
-        Its memory begins as the package's, or, if `fresh`, as zeros.
+    async def start(self, stock: Stock, *, fresh: bool, overlay: int | None = None) -> None:
+        """Start QEMU with a tap and an overlay of its own; it waits for a state.
+
+        Its memory begins as the package's, or, if `fresh`, as zeros. The overlay is empty, or this one of
+        `make_overlay`'s, which is closed here in the end.
         """
         memory = FreshMemory() if fresh else PackageMemory(stock.memory)
-        self._make_directory()
-        tap, overlay = await asyncio.gather(
+        tap, file = await asyncio.gather(
             asyncio.to_thread(self.parts.network.open_tap, self.order.number, self.order.address, self.user),
-            asyncio.to_thread(stock.open_overlay, self.directory),
+            asyncio.to_thread(self.make_overlay, stock) if overlay is None else _itself(overlay),
         )
         try:
-            disk = Overlay(overlay, stock.base)
+            disk = Overlay(file, stock.base)
             mac = self.order.address.mac
             wiring = Wiring(memory, disk, stock.boot, mac=mac, tap=tap, incoming=True)
             confinement = self._confinement(stock)
             self._qemu = await Qemu.start(stock.machine, wiring, self.directory, confinement.spawn)
         finally:
             os.close(tap)
-            os.close(overlay)
+            os.close(file)
         self.is_standing_still = True
 
     async def restore(self, stock: Stock) -> None:
@@ -126,7 +139,7 @@ class Microvm:
 
     async def wake(self) -> None:
         """Make a restored guest somebody of its own; returns when its agent has answered."""
-        told = fresh_identity(self.order, self.parts.network.mtu)
+        told = fresh_identity(self.order)
         await self.call("AfterResume", "restored", told, limit_s=WAKE_LIMIT_S)
 
     async def join(self) -> None:
@@ -246,7 +259,11 @@ class Microvm:
             await asyncio.wait((self.qemu.ended,), timeout=STATUS_INTERVAL_S)
 
 
-def fresh_identity(order: BootOrder, mtu: int) -> dict[str, object]:
+async def _itself(file: int) -> int:
+    return file
+
+
+def fresh_identity(order: BootOrder) -> dict[str, object]:
     """Return what a restored guest is told, so that it becomes somebody of its own (docs/protocols.md)."""
     address = order.address
     return {
@@ -259,8 +276,5 @@ def fresh_identity(order: BootOrder, mtu: int) -> dict[str, object]:
         "prefix_length": address.prefix_length,
         "gateway": address.gateway,
         "gateway_mac": GATEWAY_MAC,
-        "mtu": mtu,
-        "ip6": address.ip6,
-        "prefix6_length": GUEST_NETWORK6.prefixlen,
-        "gateway6": GATEWAY6,
+        "mtu": GUEST_MTU,
     }

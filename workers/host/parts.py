@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +15,6 @@ from workers.host.disks import Unpacked
 
 class Network(Protocol):
     """The guests' side of this host's network. Every call is idempotent and blocks for some milliseconds."""
-
-    @property
-    def mtu(self) -> int:
-        """How long a guest's packet may be, in octets; the same wherever it moves."""
 
     def open_tap(self, number: int, address: GuestAddress, user: int) -> int:
         """Return an open tap with its filter in place, not on the bridge yet."""
@@ -34,12 +30,6 @@ class Network(Protocol):
 
     def dismiss(self, port: int) -> None:
         """Close a migration port again."""
-
-    def approach(self, number: int, peer_address: str, ports: Iterable[int]) -> None:
-        """Let the monitor of the guest with this number call these ports of its peer, and nobody else."""
-
-    def withdraw(self, number: int) -> None:
-        """Let that monitor call nobody any more."""
 
 
 class Guest(Protocol):
@@ -68,6 +58,19 @@ class ControlPlane(Protocol):
     async def say(self, migration_id: MigrationId, said: Said, word: Word) -> RowView:
         """Say a fact about ourselves and read the row as it then stands."""
 
+    async def object_urls(self, migration_id: MigrationId, names: tuple[str, ...]) -> Mapping[str, str]:
+        """Return where these objects of the migration's park are reached: to be written or to be read."""
+
+
+class Objects(Protocol):
+    """The object store behind URLs; safe for threads, blocking. Raises `TryLater` or `Refused`."""
+
+    def put(self, url: str, content: bytes) -> None:
+        """Write one object."""
+
+    def get(self, url: str, limit_bytes: int) -> bytes:
+        """Read one object of at most so many bytes."""
+
 
 @dataclass(frozen=True)
 class EngineParts:
@@ -83,5 +86,6 @@ class EngineParts:
     shelf: Shelf
     network: Network
     control: ControlPlane
+    objects: Objects
     connect_guest: Callable[[Path, float], Awaitable[Guest]]
     """Open the guest channel at this socket within so many seconds."""

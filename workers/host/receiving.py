@@ -53,6 +53,11 @@ class Receiving(Move):
         self._target = Target(TargetState.RECEIVING)
 
     @property
+    def listens(self) -> Ports | None:
+        """Where the source finds it; None if nobody is to come."""
+        return self.ports
+
+    @property
     def ports(self) -> Ports:
         """Where it listens."""
         if self.order.ports is None:
@@ -159,6 +164,8 @@ class Receiving(Move):
         await microvm.write(replace(microvm.entry, process=microvm.qemu.name))
         for port in (self.ports.memory, self.ports.disk):
             await asyncio.to_thread(parts.network.admit, port, self.order.peer_address)
+        if self.order.peer is None:
+            raise Bug(f"{self.order.migration_id} comes from nowhere")
         with readable_keys(parts.identity, microvm.directory, microvm.user) as keys:
             await load_keys(microvm.qemu, keys, "server")
         await listen(microvm.qemu, parts.address, self.ports, subject(self.order.peer))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Self, assert_never
 
 from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.messages import MoveOrder, RowView
-from workers.domain.migration import Ports, Said
+from workers.domain.migration import Said
 from workers.host import source
 from workers.host.journal import Standing
 from workers.host.microvm import Microvm
@@ -48,6 +48,9 @@ _WORDS: Final = {
 
 class Sending(Move):
     """One guest on its way to another host."""
+
+    stall_limit_s = STALL_LIMIT_S
+    limits: Mapping[SourceState, float] = _LIMITS
 
     def __init__(self, microvm: Microvm, order: MoveOrder) -> None:
         super().__init__(microvm, order)
@@ -104,7 +107,6 @@ class Sending(Move):
 
     async def conclude(self) -> None:
         entry = self.microvm.entry
-        await asyncio.to_thread(self.microvm.parts.network.withdraw, self.order.runner.number)
         if self._source.state is SourceState.GIVEN:
             gone = replace(entry, standing=Standing.GONE, order=None, process=None, move=None, gone_epoch=entry.epoch)
             await self.microvm.write(gone)
@@ -197,8 +199,6 @@ class Sending(Move):
         return await self._attempt(self._start_mirror())
 
     async def _start_mirror(self) -> None:
-        approach, ports = self.microvm.parts.network.approach, (self._ports.memory, self._ports.disk)
-        await asyncio.to_thread(approach, self.order.runner.number, self.order.peer_address, ports)
         with readable_keys(self.microvm.parts.identity, self.microvm.directory, self.microvm.user) as keys:
             await load_keys(self.microvm.qemu, keys, "client")
         await self._outgoing().start_mirror()
@@ -232,14 +232,10 @@ class Sending(Move):
         await self.microvm.wipe()
         return source.GuestWiped()
 
-    @property
-    def _ports(self) -> Ports:
-        if self.order.ports is None:
-            raise Bug(f"{self.order.migration_id} is being sent to nowhere")
-        return self.order.ports
-
     def _outgoing(self) -> Outgoing:
-        return Outgoing(self.microvm.qemu, self.order.peer_address, self._ports, self.order.peer)
+        if self.order.ports is None or self.order.peer is None:
+            raise Bug(f"{self.order.migration_id} is being sent to nowhere")
+        return Outgoing(self.microvm.qemu, self.order.peer_address, self.order.ports, self.order.peer)
 
     # ------------------------------------------------------------ beside the queue
 
@@ -284,10 +280,10 @@ class Sending(Move):
             return seen  # a QEMU that hangs makes no progress
 
     def _is_too_late(self, state: SourceState, now: float, changed_at: float) -> bool:
-        if state in _COPYING and now - changed_at > STALL_LIMIT_S:
+        if state in _COPYING and now - changed_at > self.stall_limit_s:
             self._source.reason = self._source.reason or "the target takes nothing any more"
             return True
-        has_stood = now - self._entered > _LIMITS.get(state, float("inf"))
+        has_stood = now - self._entered > self.limits.get(state, float("inf"))
         return has_stood or (state in _BEFORE_THE_PAUSE and now > self.ends_at - DEADLINE_MARGIN_S)
 
 

@@ -48,12 +48,12 @@ def hosts_wanted(fleet: Fleet, waiting: Sequence[Shape], policy: CapacityPolicy)
 
 
 def stranded(fleet: Fleet) -> tuple[Runner, ...]:
-    """Return the runners that must be moved away and are not on their way yet."""
+    """Return the runners that must be moved away, or taken out of the store, and are not on their way yet."""
     leaving = {host.id for host in fleet.hosts if is_leaving(host) and host.state is HostState.DRAINING}
     return tuple(
         one
         for one in fleet.runners
-        if one.host_id in leaving and one.state is RunnerState.BUSY and not one.migration_id
+        if (one.is_parked or one.host_id in leaving) and one.state is RunnerState.BUSY and not one.migration_id
     )
 
 

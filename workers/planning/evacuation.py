@@ -125,6 +125,11 @@ def moves_now(decisions: Sequence[Decision], seen: Situation, now: datetime) -> 
     return tuple(chances)[:1]
 
 
+def parks_now(decisions: Sequence[Decision], now: datetime) -> tuple[Park, ...]:
+    """Return the parks that begin now: a host that becomes ready later comes too late for them."""
+    return tuple(one for one in decisions if isinstance(one, Park) and one.starts_at <= now)
+
+
 def _worth_it(tried: Requeue) -> str:
     return f"worth a try, although {tried.reason}"
 

@@ -27,7 +27,7 @@ class Fleet:
     held: Mapping[RunnerId, datetime] = field(default_factory=dict)
     """The runners whose jobs have asked not to be moved, and until when."""
 
-    def host(self, host_id: HostId) -> Host | None:
+    def host(self, host_id: HostId | None) -> Host | None:
         """Return one host, None if it is not open."""
         return next((host for host in self.hosts if host.id == host_id), None)
 
@@ -56,6 +56,12 @@ class Fleet:
         for move in self.migrations:
             if move.target_id == host_id and move.phase in UNDECIDED and move.runner_id in by_id:
                 yield by_id[move.runner_id].shape
+
+
+def binds(move: Migration, host_id: HostId) -> bool:
+    """Say whether a host still has a part in a migration; one that has parked its guest away has none any more."""
+    has_parked = move.is_park and move.wiped_at is not None
+    return host_id in {move.source_id, move.target_id} and not has_parked
 
 
 def is_open(host: Host) -> bool:

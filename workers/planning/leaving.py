@@ -41,6 +41,7 @@ def situation(source: Host, deadline_at: datetime, fleet: Fleet, known: Known, n
         ),
         targets=tuple(_targets(source, fleet, known.lines)),
         under_way=tuple(_ends(source, fleet, known, now)),
+        can_park=True,
     )
 
 

@@ -14,6 +14,8 @@ from workers.planning.fleet import is_leaving, is_lost, is_terminated
 
 # A target that lives answers within a second or two; another one may be quicker than this one's next answer.
 RECEIVE_LIMIT: Final = timedelta(seconds=12)
+# A host that has not taken a parked guest out by then is stuck; another may be quicker, and the guest lies safely.
+RESUME_LIMIT: Final = timedelta(seconds=90)
 # Clouds take a machine back a little later than they said, and what is nearly done should not be thrown away.
 DEADLINE_GRACE: Final = timedelta(seconds=10)
 
@@ -59,7 +61,8 @@ def next_step(seen: MigrationSeen, now: datetime) -> MigrationStep | Abort:
         case _M.RECEIVING:
             return MigrationStep.SEND
         case _M.COPYING:
-            return MigrationStep.SEND if seen.row.source_seen_at is None else MigrationStep.WAIT
+            is_unheard = seen.row.is_resume or seen.row.source_seen_at is None
+            return MigrationStep.SEND if is_unheard else MigrationStep.WAIT
         case _M.COMMITTED | _M.FINISHED:
             return _after_commit(seen)
         case _M.PAUSED | _M.ABORTED:
@@ -68,14 +71,31 @@ def next_step(seen: MigrationSeen, now: datetime) -> MigrationStep | Abort:
             assert_never(phase)
 
 
+def _is_source_terminated(seen: MigrationSeen) -> bool:
+    """Say whether its machine is no more; the object store always is there."""
+    return not seen.row.is_resume and is_terminated(seen.source)
+
+
+def _is_source_lost(seen: MigrationSeen) -> bool:
+    return not seen.row.is_resume and is_lost(seen.source)
+
+
+def _is_target_terminated(seen: MigrationSeen) -> bool:
+    return not seen.row.is_park and is_terminated(seen.target)
+
+
+def _is_target_lost(seen: MigrationSeen) -> bool:
+    return not seen.row.is_park and is_lost(seen.target)
+
+
 def reason_to_abort(seen: MigrationSeen, now: datetime) -> str | None:
     """Say why this attempt cannot succeed any more, None while it can."""
     row = seen.row
     if row.phase is _M.PAUSED:
         return _reason_while_paused(seen, now)
-    if is_lost(seen.target):
+    if _is_target_lost(seen):
         return "the target is lost"
-    if is_lost(seen.source):
+    if _is_source_lost(seen):
         return "the source is lost"
     if seen.runner is None or seen.runner.state in {RunnerState.STOPPING, RunnerState.GONE}:
         return "the runner is not needed any more"
@@ -91,12 +111,14 @@ def reason_to_abort(seen: MigrationSeen, now: datetime) -> str | None:
 
 def _reason_while_paused(seen: MigrationSeen, now: datetime) -> str | None:
     """The target holds everything: it is waited for, unless the source is the only one left, or nobody is."""
-    if is_terminated(seen.source):
-        return "both hosts are gone" if is_terminated(seen.target) else None
-    if is_lost(seen.source):
+    if _is_source_terminated(seen):
+        return "both hosts are gone" if _is_target_terminated(seen) else None
+    if _is_source_lost(seen):
         return None
-    if is_lost(seen.target):
+    if _is_target_lost(seen):
         return "the target is lost"
+    if seen.row.is_resume and now - seen.row.planned_at > RESUME_LIMIT:
+        return "the target did not take the guest out of the store in time"
     return "the deadline has passed" if now > seen.row.deadline_at + DEADLINE_GRACE else None
 
 
@@ -105,23 +127,25 @@ def given_up(seen: MigrationSeen, reason: str) -> Migration:
 
     Without its source a paused guest may only go forward, unless its target is no more either.
     """
-    forward_only = is_terminated(seen.source) and not is_terminated(seen.target)
+    forward_only = _is_source_terminated(seen) and not _is_target_terminated(seen)
     return aborted(seen.row, reason, source_is_gone=forward_only)
 
 
 def _after_commit(seen: MigrationSeen) -> MigrationStep:
     row = seen.row
+    if row.is_park:
+        return MigrationStep.WAIT  # its end is the park's own business
     is_over = seen.runner is None or seen.runner.state is RunnerState.GONE
     if "relay_pointed_at" not in row.figures and not is_over and not is_lost(seen.target):
         return MigrationStep.POINT
     if row.phase is _M.FINISHED:
         return MigrationStep.WAIT
-    is_wiped = row.wiped_at is not None or is_terminated(seen.source)
+    is_wiped = row.wiped_at is not None or row.is_resume or is_terminated(seen.source)
     is_settled = row.running_at is not None or is_lost(seen.target) or is_over
     return MigrationStep.FINISH if is_wiped and is_settled else MigrationStep.WAIT
 
 
-def receiving(row: Migration, ports: Ports) -> Migration:
+def receiving(row: Migration, ports: Ports | None) -> Migration:
     """Note where the target listens."""
     return replace(row, phase=MIGRATION.move(row.phase, _M.RECEIVING), ports=ports)
 

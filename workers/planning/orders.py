@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from workers.domain.host import Host
-from workers.domain.messages import BootOrder, MoveOrder
+from workers.domain.messages import BootOrder, MoveOrder, ParkOrder
 from workers.domain.migration import Migration
 from workers.domain.runner import Runner
 
@@ -24,15 +24,18 @@ def boot_order(runner: Runner) -> BootOrder:
     )
 
 
-def move_order(move: Migration, runner: Runner, peer: Host, now: datetime) -> MoveOrder:
-    """Return one side's part in a migration; `peer` is the other side."""
+def move_order(
+    move: Migration, runner: Runner, peer: Host | None, now: datetime, park: ParkOrder | None = None
+) -> MoveOrder:
+    """Return one side's part in a migration; `peer` is the other side, None the store, and then `park` is how."""
     return MoveOrder(
         migration_id=move.id,
         runner=replace(boot_order(runner), epoch=move.epoch),
-        peer=peer.id,
-        peer_address=peer.address or "",
+        peer=peer.id if peer else None,
+        peer_address=(peer.address if peer else None) or "",
         seconds_left=max(0.0, (move.deadline_at - now).total_seconds()),
         moves=move.epoch - 1,  # the first epoch is the boot's, and every commit begins another one
         ports=move.ports,
         share_mib_s=move.share_mib_s,
+        park=park,
     )

@@ -55,6 +55,8 @@ class RunnerSeen:
     """The one that it was made for, or that it took."""
     report: RunnerReport | None
     """What its host last said of it."""
+    park_limit: timedelta = timedelta.max
+    """How long it may lie in the store."""
 
 
 def next_step(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
@@ -68,7 +70,7 @@ def next_step(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
         case RunnerState.IDLE:
             return _while_idle(seen, now)
         case RunnerState.BUSY:
-            return Ending(RunnerEnd.JOB_COMPLETED) if has_ended(seen) or _is_job_over(seen) else RunnerStep.WAIT
+            return _while_busy(seen, now)
         case RunnerState.RETIRING:
             return RunnerStep.DEREGISTER
         case RunnerState.STOPPING:
@@ -80,8 +82,12 @@ def next_step(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
 
 
 def is_dead(seen: RunnerSeen) -> bool:
-    """Say whether nothing of it can be running; while a migration is undecided its target may hold it."""
-    return is_terminated(seen.host) and seen.runner.migration_id is None
+    """Say whether nothing of it can be running, ever again; while a migration is undecided its target may hold it.
+
+    A parked one lies safely, until it is given up.
+    """
+    is_given_up = not seen.runner.is_parked or seen.runner.end is RunnerEnd.PARKED_TOO_LONG
+    return is_terminated(seen.host) and seen.runner.migration_id is None and is_given_up
 
 
 def has_ended(seen: RunnerSeen) -> bool:
@@ -126,6 +132,15 @@ def _while_idle(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
     return RunnerStep.RETIRE if needless else RunnerStep.WAIT
 
 
+def _while_busy(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
+    if has_ended(seen) or _is_job_over(seen):
+        return Ending(RunnerEnd.JOB_COMPLETED)
+    parked_at = seen.runner.parked_at
+    if parked_at is not None and now - parked_at > seen.park_limit:
+        return Ending(RunnerEnd.PARKED_TOO_LONG)
+    return RunnerStep.WAIT
+
+
 def _is_job_over(seen: RunnerSeen) -> bool:
     """Say whether the job that GitHub gave it has ended, so that it will never get another one."""
     job = seen.job
@@ -147,6 +162,6 @@ def is_lost_with_its_host(seen: RunnerSeen, is_host_silent: bool) -> bool:  # no
     GitHub fails a job whose lock has expired, and may tell us so before we have noticed that the host is gone. By
     then it has been silent for longer than a healthy one ever is, and its last word was not that the runner ended.
     """
-    if seen.runner.end not in {None, RunnerEnd.HOST_LOST} or has_ended(seen):
+    if seen.runner.end not in {None, RunnerEnd.HOST_LOST, RunnerEnd.PARKED_TOO_LONG} or has_ended(seen):
         return False
     return is_lost(seen.host) or is_host_silent

@@ -17,10 +17,11 @@ from workers.domain.migration import Migration
 from workers.domain.names import HostId, RunnerId, migration_id
 from workers.domain.runner import Runner, RunnerState
 from workers.planning.capacity import is_surplus
-from workers.planning.evacuation import Decision, Move, moves_now, plan
-from workers.planning.fleet import Fleet
+from workers.planning.evacuation import Decision, Move, Park, moves_now, parks_now, plan
+from workers.planning.fleet import Fleet, binds
 from workers.planning.hosting import HostSeen, HostStep, is_past_deadline, next_step
 from workers.planning.leaving import Known, needs_move, planned, situation
+from workers.planning.parking import planned_park
 from workers.ports import Clock, Cloud, Hints, InstanceState, Lease, Store
 from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.patience import patience
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 # As long as a machine may take until it registers.
 TOKEN_LIMIT: Final = timedelta(minutes=10)
 STEPS_MAX: Final = 4
+KEY_BYTES: Final = 32
+"""Of AES-256."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Hosts:
 
     def _gather(self, host: Host) -> HostSeen:
         fleet = self._buyer.fleet()
-        moves = [move for move in fleet.migrations if host.id in {move.source_id, move.target_id}]
+        moves = [move for move in fleet.migrations if binds(move, host.id)]
         now = self._clock.now()
         return HostSeen(
             host=host,
@@ -204,6 +207,9 @@ class Hosts:
         for move in moves_now(decisions, seen, now):
             with patience("runner", move.runner_id):
                 self._plan(move, source)
+        for park in parks_now(decisions, now):
+            with patience("runner", park.runner_id):
+                self._park(park, source)
         if not all(isinstance(decision, Move) for decision in decisions):
             self._buyer.buy()
         return False
@@ -245,20 +251,36 @@ class Hosts:
         self._tried[move.runner_id] = (*before, move.target_id)
         self._hints.look_at("migration", name)
 
+    def _park(self, park: Park, source: Host) -> None:
+        """Send a guest to the store, sealed with a key that is drawn for this alone."""
+        name = migration_id(self._token())
+        with self._store.runners.lease(park.runner_id) as lease:
+            runner = lease.row
+            if not needs_move(runner) or runner.host_id != source.id:
+                return
+            row = planned_park(runner, source, name, secrets.token_hex(KEY_BYTES), self._clock.now())
+            event = planned_event(row, runner, source=source.id, target="the object store", because=park.reason)
+            lease.write(replace(runner, migration_id=name), row, event)
+        self._hints.look_at("migration", name)
+
     def _event(self, happening: Happening, host: Host, **detail: str | None) -> Event:
         return Event(happening, self._clock.now(), host_id=host.id, detail=detail)
 
 
-def _planned_events(move: Move, row: Migration, runner: Runner) -> Iterator[Event]:
-    whole = Event(
+def planned_event(row: Migration, runner: Runner, **detail: str | None) -> Event:
+    return Event(
         Happening.MIGRATION_PLANNED,
         row.planned_at,
         job_id=runner.job_id,
         runner_id=runner.id,
         host_id=row.source_id,
         migration_id=row.id,
-        detail={"source": row.source_id, "target": row.target_id, "because": move.reason},
+        detail=detail,
     )
+
+
+def _planned_events(move: Move, row: Migration, runner: Runner) -> Iterator[Event]:
+    whole = planned_event(row, runner, source=row.source_id, target=row.target_id, because=move.reason)
     if move.breaks_hold_until is not None:
         until = {"held_until": move.breaks_hold_until.isoformat(timespec="seconds")}
         yield replace(whole, happening=Happening.HOLD_BROKEN, detail=until)

@@ -24,6 +24,7 @@ from workers.planning.placement import counts_on, runner_for, spare_runner
 from workers.planning.running import RunnerSeen, is_dead, is_lost_with_its_host
 from workers.ports import Clock, GitHub, Hints, Lease, Store
 from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.sight import host_of
 
 # Webhooks get lost; an installation may ask 5,000 times an hour, so this serves some 80 jobs at once with half of it.
 POLL_INTERVAL: Final = timedelta(minutes=2)
@@ -160,7 +161,7 @@ class Jobs:
         return is_lost_with_its_host(seen, is_mute)
 
     def _seen(self, runner: Runner) -> RunnerSeen:
-        host, report = self._store.hosts.get(runner.host_id), self._store.report_of(runner.id)
+        host, report = host_of(self._store, runner.host_id), self._store.report_of(runner.id)
         return RunnerSeen(runner=runner, host=host, job=None, report=report)
 
     # ------------------------------------------------------------ what follows

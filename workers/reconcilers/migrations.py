@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
+from dataclasses import replace
+from typing import TypeVar, assert_never
 
 import structlog
 
 from workers.domain.errors import Refused, TryLater
 from workers.domain.events import Event, Happening
 from workers.domain.host import Host
-from workers.domain.migration import MIGRATION, Migration, MigrationPhase
+from workers.domain.messages import MoveOrder, ParkOrder
+from workers.domain.migration import MIGRATION, Migration, MigrationPhase, taken_out
 from workers.domain.names import HostId, MigrationId
 from workers.domain.runner import Runner
 from workers.planning.moving import (
@@ -26,6 +28,9 @@ from workers.planning.moving import (
 )
 from workers.planning.orders import move_order
 from workers.ports import Clock, Forwarding, Hints, HostApi, Relay, Store
+from workers.reconcilers.sight import host_of
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -76,35 +81,50 @@ class Migrations:
     def _gather(self, row: Migration) -> MigrationSeen:
         return MigrationSeen(
             row=row,
-            source=self._store.hosts.get(row.source_id),
-            target=self._store.hosts.get(row.target_id),
+            source=host_of(self._store, row.source_id),
+            target=host_of(self._store, row.target_id),
             runner=self._store.runners.get(row.runner_id),
         )
 
     def _receive(self, seen: MigrationSeen) -> None:
-        source, target, runner = _all_of(seen)
         try:
-            ports = self._hosts.receive(target, move_order(seen.row, runner, source, self._clock.now()))
+            ports = None if seen.row.is_park else self._hosts.receive(_target(seen), self._order(seen, seen.source))
         except Refused as error:
             self._abort(seen, f"the target refused: {error}")
             return
         row = self._decide(seen.row, receiving(seen.row, ports), Happening.MIGRATION_RECEIVING)
         if row.phase is MigrationPhase.RECEIVING:
-            self._send(MigrationSeen(row, source, target, runner))
+            self._send(replace(seen, row=row))
+
+    def _order(self, seen: MigrationSeen, peer: Host | None) -> MoveOrder:
+        return move_order(seen.row, _runner(seen), peer, self._clock.now(), self._park_order(seen.row))
+
+    def _park_order(self, row: Migration) -> ParkOrder | None:
+        """Return how the guest lies in the store, if it goes there or comes from there."""
+        park = row if row.is_park else self._store.migrations.get(row.park_id) if row.park_id else None
+        if park is None:
+            return None
+        if park.key is None:
+            raise TryLater(f"{park.id} has ended, so its guest cannot be sent for any more")
+        return ParkOrder(park.id, park.key, park.manifest)
 
     def _send(self, seen: MigrationSeen) -> None:
-        source, target, runner = _all_of(seen)
         row = seen.row
         if row.phase is MigrationPhase.RECEIVING:
             row = self._decide(row, copying(row), Happening.MIGRATION_COPYING)
         if row.phase is not MigrationPhase.COPYING:
             return
-        try:
-            self._hosts.send(source, move_order(row, runner, target, self._clock.now()))
-        except Refused as error:
-            self._abort(MigrationSeen(row, source, target, runner), f"the source refused: {error}")
+        if row.is_resume:
+            self._decide(row, taken_out(row), Happening.MIGRATION_PAUSED)
             return
-        self._warm_up_relay(source, runner)
+        seen = replace(seen, row=row)
+        try:
+            self._hosts.send(_source(seen), self._order(seen, seen.target))
+        except Refused as error:
+            self._abort(seen, f"the source refused: {error}")
+            return
+        if not row.is_park:
+            self._warm_up_relay(_source(seen), _runner(seen))
 
     def _warm_up_relay(self, source: Host, runner: Runner) -> None:
         """Say again where the guest is: the line to the relay is open then when every millisecond counts."""
@@ -115,7 +135,7 @@ class Migrations:
 
     def _point(self, seen: MigrationSeen) -> None:
         row = seen.row
-        _, target, runner = _all_of(seen)
+        target, runner = _target(seen), _runner(seen)
         self._relay.point(Forwarding(runner.id, row.epoch, runner.address, target.address or ""))
         row = self._decide(row, pointed(row, self._clock.now()), Happening.RELAY_POINTED, host=target.id)
         if row.phase not in MIGRATION.last:
@@ -132,10 +152,13 @@ class Migrations:
         After an abort the source is looked at when the watch does so, within a second: what fails at once would
         otherwise be tried again at once, and again.
         """
-        if row.phase in {MigrationPhase.COMMITTED, MigrationPhase.FINISHED}:  # the line is free from the commit on
+        is_free = row.phase in {MigrationPhase.COMMITTED, MigrationPhase.FINISHED}
+        if is_free and row.source_id is not None:  # the line is free from the commit on
             self._hints.look_at("host", row.source_id)
         if row.phase in MIGRATION.last:
             self._hints.look_at("runner", row.runner_id)
+            if row.park_id is not None:
+                self._hints.look_at("migration", row.park_id)
 
     def _decide(
         self,
@@ -156,7 +179,19 @@ class Migrations:
         return self._store.decide(before, after, event)
 
 
-def _all_of(seen: MigrationSeen) -> tuple[Host, Host, Runner]:
-    if seen.source is None or seen.target is None or seen.runner is None:
+def _source(seen: MigrationSeen) -> Host:
+    return _known(seen.source, seen)
+
+
+def _target(seen: MigrationSeen) -> Host:
+    return _known(seen.target, seen)
+
+
+def _runner(seen: MigrationSeen) -> Runner:
+    return _known(seen.runner, seen)
+
+
+def _known(one: T | None, seen: MigrationSeen) -> T:
+    if one is None:
         raise TryLater(f"{seen.row.id} names a host or a runner that is not known")
-    return seen.source, seen.target, seen.runner
+    return one

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final, assert_never
 
 from workers.domain.errors import Refused, RunnerBusy, Throttled, TryLater, Unreachable
@@ -21,6 +22,7 @@ from workers.planning.moving import MigrationSeen, given_up
 from workers.planning.orders import boot_order
 from workers.planning.running import Ending, RunnerSeen, RunnerStep, end_of_retired, next_step
 from workers.ports import Clock, Forwarding, GitHub, Hints, HostApi, Lease, Relay, Store
+from workers.reconcilers.sight import host_of
 
 # Boot, start, and something unforeseen: one call goes on for so many steps, then others get their turn.
 STEPS_MAX: Final = 4
@@ -29,9 +31,20 @@ STEPS_MAX: Final = 4
 class Runners:
     """Advances one runner at a time."""
 
-    def __init__(self, store: Store, hosts: HostApi, github: GitHub, relay: Relay, hints: Hints, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        hosts: HostApi,
+        github: GitHub,
+        relay: Relay,
+        hints: Hints,
+        clock: Clock,
+        park_limit: timedelta = timedelta.max,
+    ) -> None:
+        """`park_limit` is how long a job may lie in the store before it is given up."""
         self._store, self._hosts, self._github = store, hosts, github
         self._relay, self._hints, self._clock = relay, hints, clock
+        self._park_limit = park_limit
 
     def due(self) -> Sequence[RunnerId]:
         """Return every runner that is not GONE."""
@@ -54,9 +67,10 @@ class Runners:
     def _gather(self, runner: Runner) -> RunnerSeen:
         return RunnerSeen(
             runner=runner,
-            host=self._store.hosts.get(runner.host_id),
+            host=host_of(self._store, runner.host_id),
             job=self._store.jobs.get(runner.job_id),
             report=self._store.report_of(runner.id),
+            park_limit=self._park_limit,
         )
 
     def _act(self, lease: Lease[Runner], seen: RunnerSeen, step: RunnerStep | Ending) -> bool:
@@ -123,9 +137,13 @@ class Runners:
     def _keep_as_busy(self, lease: Lease[Runner]) -> bool:
         runner = _moved(lease.row, RunnerState.BUSY)
         lease.write(runner)
-        self._hints.look_at("host", runner.host_id)
+        self._tell_host(runner)
         self._hints.look_at("job", str(runner.job_id))
         return False
+
+    def _tell_host(self, runner: Runner) -> None:
+        if runner.host_id is not None:
+            self._hints.look_at("host", runner.host_id)
 
     # ------------------------------------------------------------ the way down
 
@@ -170,7 +188,7 @@ class Runners:
         row = self._store.migrations.get(runner.migration_id) if runner.migration_id else None
         if row is None:
             return False
-        source, target = self._store.hosts.get(row.source_id), self._store.hosts.get(row.target_id)
+        source, target = host_of(self._store, row.source_id), host_of(self._store, row.target_id)
         after = given_up(MigrationSeen(row, source, target, runner), "the runner is not needed any more")
         if after is row:
             return False
@@ -187,7 +205,8 @@ class Runners:
 
     def _tear_down(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
         self._let_go(lease)
-        self._hosts.stop(_known(seen), lease.row.id, lease.row.epoch)
+        if not lease.row.is_parked:
+            self._hosts.stop(_known(seen), lease.row.id, lease.row.epoch)
         return self._gone(lease, lease.row)
 
     def _bury(self, lease: Lease[Runner]) -> bool:
@@ -204,7 +223,7 @@ class Runners:
             _moved(runner, RunnerState.GONE),
             self._event(Happening.RUNNER_GONE, runner, end=runner.end.value if runner.end else None),
         )
-        self._hints.look_at("host", runner.host_id)
+        self._tell_host(runner)
         self._hints.look_at("job", str(runner.job_id))
         return False
 

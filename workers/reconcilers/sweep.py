@@ -12,6 +12,7 @@ from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.hosts import Hosts
 from workers.reconcilers.jobs import Jobs
 from workers.reconcilers.migrations import Migrations
+from workers.reconcilers.parks import Parks
 from workers.reconcilers.patience import patience
 from workers.reconcilers.runners import Runners
 
@@ -24,6 +25,7 @@ class Reconcilers:
     runners: Runners
     hosts: Hosts
     migrations: Migrations
+    parks: Parks
 
     def look_at(self, kind: str, key: str) -> None:
         """Advance one row; `kind` and `key` are a hint's."""
@@ -36,6 +38,7 @@ class Reconcilers:
                 self.hosts.advance(HostId(key))
             case "migration":
                 self.migrations.advance(MigrationId(key))
+                self.parks.advance(MigrationId(key))
             case _:
                 raise ValueError(f"a hint about {kind!r}; known are job, runner, host and migration")
 
@@ -56,12 +59,13 @@ class Sweep:
             yield from (("runner", one.id) for one in runners if one.state is not RunnerState.BUSY)
 
     def refresh(self) -> None:
-        """Renew what only follows from the rows: the relay's table, the hosts on order, the end of leaked instances."""
+        """Renew what only follows from the rows: the relay's table, the hosts on order, the end of what has leaked."""
         with patience("relay", "table"):
             self._relay.replace_all(self.forwardings())
         with patience("capacity", "hosts"):
             self._buyer.buy()
         self._reconcilers.hosts.end_leaked()
+        self._reconcilers.parks.end_leaked()
 
     def forwardings(self) -> list[Forwarding]:
         """Return the relay's whole table as the rows would have it."""

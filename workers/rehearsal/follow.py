@@ -57,6 +57,7 @@ SENTENCES: Final = {
     Happening.MIGRATION_RUNNING: "{move}: the guest runs on {host}",
     Happening.MIGRATION_FINISHED: "{move}: finished, nothing is left at the source",
     Happening.MIGRATION_ABORTED: "{move}: aborted",
+    Happening.PARK_ENDED: "{move}: nothing of {runner} is left in the object store",
     Happening.RELAY_POINTED: "the relay sends the traffic of {runner} to {host}",
 }
 

@@ -148,7 +148,7 @@ class Story:
 
     def _interrupt(self, attempts: list[Json]) -> None:
         runners = [self.stage.store.runner_named(attempt["runner_name"]) for attempt in attempts]
-        hosts = sorted({runner.host_id for runner in runners if runner is not None})
+        hosts = sorted({runner.host_id for runner in runners if runner is not None and runner.host_id is not None})
         if not hosts:
             return
         self.victim = self.random.choice(hosts)

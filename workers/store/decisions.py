@@ -7,14 +7,14 @@ changes the runner in the same one, so nobody ever sees a guest with two owners.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from workers.domain.errors import Bug, LeaseLost
 from workers.domain.events import Event, Happening
 from workers.domain.merge import is_in_time, is_news, merged, untold_end
-from workers.domain.migration import LINE_FIGURE, LineSeen, Migration, MigrationPhase, Role
+from workers.domain.migration import LINE_FIGURE, LineSeen, Migration, MigrationPhase, Role, owner_after
 from workers.domain.names import HostId, MigrationId
 from workers.store.places import insert_events
 from workers.store.rows import MIGRATIONS
@@ -87,10 +87,8 @@ def _write(connection: Connection, current: Migration, row: Migration) -> Migrat
 def _settle(connection: Connection, row: Migration) -> None:
     """Give the runner to whom the decision gives it; a runner of a higher epoch has been given away since."""
     if row.phase is MigrationPhase.COMMITTED:
-        owner: dict[str, Any] = {"host_id": row.target_id, "epoch": row.epoch, "migration_id": None}
-        connection.execute(
-            update(runners).where(runners.c.id == row.runner_id, runners.c.epoch < row.epoch).values(owner)
-        )
+        newer = (runners.c.id == row.runner_id) & (runners.c.epoch < row.epoch)
+        connection.execute(update(runners).where(newer).values(dict(owner_after(row))))
     elif row.phase is MigrationPhase.ABORTED:
         moving = (runners.c.id == row.runner_id) & (runners.c.migration_id == row.id)
         connection.execute(update(runners).where(moving).values(migration_id=None))

@@ -68,14 +68,17 @@ def _insert(connection: Connection, kind: Kind[Any], row: Job | Runner | Host | 
     return insert_once(connection, kind.table, kind.columns(row), "id")
 
 
-def _place(connection: Connection, kind: Kind[Any], row: Runner | Migration, host_id: HostId) -> bool:
-    host = _locked(connection, host_id)
+def _place(connection: Connection, kind: Kind[Any], row: Runner | Migration, host_id: HostId | None) -> bool:
+    """Insert what takes room of this host; the object store, None, has room for everybody."""
+    host = _locked(connection, host_id) if host_id is not None else None
     try:
         is_first = _insert(connection, kind, row)
     except IntegrityError as error:
         raise NoRoom(f"{row.id} cannot be placed: its number or its runner was taken meanwhile; look again") from error
-    if is_first and not (
-        host and host.state not in LEAVING and fits(NOTHING, room(host, _shapes(connection, host_id)))
+    if (
+        is_first
+        and host_id is not None
+        and not (host and host.state not in LEAVING and fits(NOTHING, room(host, _shapes(connection, host_id))))
     ):
         raise NoRoom(f"{host_id} has no room for {row.id}; place it on another host")
     return is_first
