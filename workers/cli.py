@@ -6,6 +6,7 @@ Each command loads only what its own process needs: a host must not load Celery,
 from __future__ import annotations
 
 import sys
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -58,8 +59,16 @@ def relay() -> None:
     run_relay(RelaySettings())
 
 
+class Play(StrEnum):
+    """What the demo shows."""
+
+    JOB = auto()
+    VALKEY = auto()
+
+
 @app.command()
 def demo(  # noqa: PLR0913 - each is an option of the command
+    play: Annotated[Play, typer.Argument(help="A job, or a Redis server under a steady client.")] = Play.JOB,
     *,
     json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
     no_interruption: Annotated[bool, typer.Option("--no-interruption", help="Let the host live.")] = False,
@@ -77,9 +86,12 @@ def demo(  # noqa: PLR0913 - each is an option of the command
     name: Annotated[str, typer.Option(help="Rehearsals with different names can run at once.")] = "spot",
 ) -> None:
     """Play the whole service on this machine: a job runs, its host is taken away, the job survives."""
-    from workers.bootstrap.rehearsal import run_demo  # noqa: PLC0415 - it loads nearly everything
+    from workers.bootstrap.rehearsal import run_demo, run_valkey  # noqa: PLC0415 - it loads nearly everything
+    from workers.rehearsal.steady.play import SteadyOptions  # noqa: PLC0415 - the same
     from workers.rehearsal.story import TESTS, Options  # noqa: PLC0415 - the same
 
+    if play is Play.VALKEY:
+        raise typer.Exit(run_valkey(SteadyOptions(name=name, json=json)))
     options = Options(
         name=name,
         json=json,

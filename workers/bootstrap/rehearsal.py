@@ -20,12 +20,15 @@ from workers.rehearsal.demo import run_rehearsal
 from workers.rehearsal.drill.command import run_drill as run
 from workers.rehearsal.drill.play import DrillOptions
 from workers.rehearsal.stage import Kit
+from workers.rehearsal.steady.command import run_steady
+from workers.rehearsal.steady.play import SteadyOptions
 from workers.rehearsal.story import Options
 from workers.settings import ControlSettings, HostSettings
 from workers.store.connection import Database
 from workers.store.repository import open_store
 
 RECIPE: Final = "debian-12"
+REDIS_RECIPE: Final = "debian-12-redis"
 
 
 def run_demo(options: Options) -> int:
@@ -38,10 +41,15 @@ def run_drill(options: DrillOptions) -> int:
     return run(options, make_kit)
 
 
-def make_kit() -> Kit:
+def run_valkey(options: SteadyOptions) -> int:
+    """Move a server under a steady client and return the exit status."""
+    return run_steady(options, lambda: make_kit(REDIS_RECIPE))
+
+
+def make_kit(recipe: str = RECIPE) -> Kit:
     """Choose what the rehearsal runs with. Raises `Unfit` or `BadPackage` if this machine cannot."""
     settings = HostSettings()
-    package = _package(settings)
+    package = _package(settings, recipe)
     choice = choose_acceleration(settings.accel, has_pvm_kernel=package.manifest.kernel.is_pvm_guest)
     return Kit(
         acceleration=choice.acceleration.value,
@@ -57,12 +65,12 @@ def make_kit() -> Kit:
     )
 
 
-def _package(settings: HostSettings) -> Unpacked:
+def _package(settings: HostSettings, recipe: str) -> Unpacked:
     """Return the newest package of the recipe, held against this machine."""
     choice = choose_acceleration(settings.accel)
     host_class = measure_host_class(choice.acceleration)
     shelf = PackageShelf(settings.package_store, settings.package_cache, host_class)
-    return shelf.unpacked(shelf.named(RECIPE))
+    return shelf.unpacked(shelf.named(recipe))
 
 
 def _program() -> str:

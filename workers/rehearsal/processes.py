@@ -117,6 +117,11 @@ class Processes:
         """Return the program that was started under this name."""
         return next(one for one in self.started if one.program.name == name)
 
+    def end(self, running: Running) -> None:
+        """End one program in its own manner; it need not run any more."""
+        self.started.remove(running)
+        running.stop()
+
     def kill(self, name: str) -> Running:
         """Kill a program as it is, and forget that it should run; `again` starts it anew."""
         running = self.named(name)

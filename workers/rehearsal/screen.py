@@ -90,6 +90,13 @@ class Screen:
         if report["leftovers"]:
             self.console.print(Text(f"left behind: {', '.join(report['leftovers'])}", style="bold red"), soft_wrap=True)
 
+    def facts(self, report: Json) -> None:
+        """Write a report of single figures."""
+        table = Table(show_edge=False, pad_edge=False, show_header=False)
+        for key, value in report.items():
+            table.add_row(key.replace("_", " "), str(value))
+        self.console.print(table)
+
     def survival(self, report: Json) -> None:
         """Write the survival report."""
         table = Table(show_edge=False, pad_edge=False, show_header=False)

@@ -106,10 +106,10 @@ class Stage:
         internet.make_repository(repositories)
         echo = f"{at.INTERNET_SERVERS}:{at.ECHO_PORT}"
         started = {
-            at.GIT_PORT: self._start("git", "internet", internet.git_daemon(repositories)),
-            at.ECHO_PORT: self._start("echo", "internet", _python("workers.rehearsal.internet", "--listen", echo)),
-            at.MARKET_PORT: self._start("market", "internet", _python("workers.rehearsal.market", self._estate())),
-            at.GITHUB_PORT: self._start("github", "internet", self._simulator(keys)),
+            at.GIT_PORT: self.start("git", "internet", internet.git_daemon(repositories)),
+            at.ECHO_PORT: self.start("echo", "internet", _python("workers.rehearsal.internet", "--listen", echo)),
+            at.MARKET_PORT: self.start("market", "internet", _python("workers.rehearsal.market", self._estate())),
+            at.GITHUB_PORT: self.start("github", "internet", self._simulator(keys)),
         }
         for port, running in started.items():
             self._wait_port(running, "internet", str(at.INTERNET_SERVERS), port)
@@ -120,10 +120,10 @@ class Stage:
         home, relay_home = self.places.state / "control", self.places.state / "relay"
         self._store = self.kit.open_store(home)
         self.kit.write_relay_identity(home, relay_home)
-        self._start("redis", "control", _redis(self.places.run))
-        relay = self._start("relay", "relay", (self.kit.program, "relay"), _relay_environment(relay_home))
-        serve = self._start("serve", "control", (self.kit.program, "serve"), self._control_environment())
-        self._start("worker", "control", (self.kit.program, "worker"), self._control_environment())
+        self.start("redis", "control", _redis(self.places.run))
+        relay = self.start("relay", "relay", (self.kit.program, "relay"), _relay_environment(relay_home))
+        serve = self.start("serve", "control", (self.kit.program, "serve"), self._control_environment())
+        self.start("worker", "control", (self.kit.program, "worker"), self._control_environment())
         self._wait_port(relay, "relay", str(at.RELAY_UNDERLAY), at.RELAY_PORT)
         self._wait_port(serve, "control", str(at.CONTROL_UNDERLAY), at.HOST_LISTENER_PORT)
         serve.wait_ready(self._is_healthy, READY_LIMIT_S)
@@ -172,9 +172,10 @@ class Stage:
 
     # ------------------------------------------------------------ the programs
 
-    def _start(
+    def start(
         self, name: str, role: str, command: tuple[str, ...], environment: Mapping[str, str] | None = None
     ) -> Running:
+        """Start a program of the play in the namespace of a role."""
         return self.processes.start(Program(name, command, self.places.namespace(role), environment or {}))
 
     def _wait_port(self, running: Running, role: str, address: str, port: int) -> None:
