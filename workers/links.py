@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from workers.domain.errors import Bug, Unfit
 
 # Loading a rule set takes milliseconds; a machine on which it takes this long is in trouble.
 NFT_LIMIT_S: Final = 10.0
+# Two of the largest bundles of segments that a kernel passes on at once.
+BURST_OCTETS: Final = 2 << 16
+QUEUE_LIMIT_S: Final = 0.05
+_ROOT_HANDLE: Final = 0x10000
 _FOR_EVER: Final = ndmsg.states["permanent"] | ndmsg.states["noarp"]
 
 
@@ -103,12 +108,48 @@ class Links:
         own, other = (link.get(("linkinfo", "data", f"vxlan_{end}")) for end in ("local", "group"))
         return own, other
 
+    def mtu_at(self, address: str) -> int:
+        """Return the MTU of the link that has this address. Raises `Unfit` if none has."""
+        for one in self._kernel.get_addr(address=address):
+            return int(self._kernel.get_links(one["index"])[0].get("mtu"))
+        raise Unfit(f"no network interface has the address {address}")
+
+    def limit_rate(self, name: str, mbit: int) -> None:
+        """Let no more than this leave through a link; what is too much waits for `QUEUE_LIMIT_S`, then it is lost."""
+        with _translated(f"limiting {name}"):
+            self._kernel.tc(
+                "replace",
+                "tbf",
+                self.needed(name),
+                handle=_ROOT_HANDLE,
+                rate=f"{mbit}mbit",
+                burst=BURST_OCTETS,
+                latency=f"{QUEUE_LIMIT_S * 1000:.0f}ms",
+            )
+
     def ensure(self, name: str, kind: str, **attributes: object) -> int:
         """Make the link unless there is one of this name, and return its number."""
         if self.index(name) is None:
             with _translated(f"making the link {name}"):
                 self._kernel.link("add", ifname=name, kind=kind, **attributes)
         return self.needed(name)
+
+    def try_ensure(self, name: str, kind: str) -> bool:
+        """Make the link unless there is one; False if this kernel does not know the kind."""
+        try:
+            if self.index(name) is None:
+                self._kernel.link("add", ifname=name, kind=kind)
+        except NetlinkError as error:
+            if error.code == errno.EOPNOTSUPP:
+                return False
+            raise Unfit(f"making the link {name} failed: {error}") from error
+        return True
+
+    def kind(self, name: str) -> str | None:
+        """Return what kind of link this is."""
+        link = self._kernel.get_links(self.needed(name))[0]
+        kind = link.get(("linkinfo", "kind"))
+        return None if kind is None else str(kind)
 
     def change(self, name: str, **attributes: object) -> None:
         """Change a link that must be there."""
@@ -159,8 +200,9 @@ class Links:
         return frozenset((entry.get("lladdr"), entry.get("dst")) for entry in entries if entry.get("dst"))
 
     def neighbours(self, name: str) -> frozenset[tuple[str, str]]:
-        """Return (IP, MAC) of every permanent IPv4 neighbour on a link."""
-        entries = self._kernel.get_neighbours(family=2, ifindex=self.needed(name))
+        """Return (IP, MAC) of every permanent neighbour on a link, of both families."""
+        families = (socket.AF_INET, socket.AF_INET6)
+        entries = [one for kind in families for one in self._kernel.get_neighbours(kind, ifindex=self.needed(name))]
         return frozenset(
             (entry.get("dst"), entry.get("lladdr"))
             for entry in entries

@@ -10,6 +10,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from workers.domain.overlay import UNDERLAY_MTU, Overlay, guest_mtu
+
 CONFIG = SettingsConfigDict(env_prefix="SPOT_RUNNER_", frozen=True, extra="ignore")
 
 
@@ -39,6 +41,10 @@ class ControlSettings(BaseSettings):
     """The relay's control address, https."""
     relay_address: str | None = None
     """Where hosts send their guests' frames."""
+    overlay: Overlay = Overlay.PLAIN
+    """`plain` inside one trusted network, `wireguard` everywhere else; the same for the relay."""
+    underlay_mtu: int = UNDERLAY_MTU
+    """The narrowest network that a host of this deployment may stand in; the same for the relay."""
 
     objects_bucket: str | None = None
     """The S3 bucket in which guests are parked; None: a directory in `home`, served by the host listener."""
@@ -70,6 +76,11 @@ class ControlSettings(BaseSettings):
         return self.database_url or f"sqlite:///{self.home / 'spot-runner.sqlite'}"
 
     @property
+    def guest_mtu(self) -> int:
+        """How long a guest's packet may be, in octets. Raises `BadInput` if too little is left."""
+        return guest_mtu(self.underlay_mtu, self.overlay)
+
+    @property
     def webhook_secret(self) -> SecretStr:
         """The secret that signs GitHub's deliveries."""
         if self.webhook_secret_file is None:
@@ -95,6 +106,8 @@ class HostSettings(BaseSettings):
     """`kvm`, `pvm` or `tcg`; None: the best that a probe finds."""
     allow_tcg: bool = False
     """Software emulation is not a security boundary, so a host that has nothing better is not READY by itself."""
+    guest_mbit: int = 1000
+    """What one guest may send, and be sent, in a second."""
     heartbeat_interval_s: float = 1.0
     notice_interval_s: float = 1.0
 
@@ -113,3 +126,12 @@ class RelaySettings(BaseSettings):
     """Guests leave through this interface, with its address."""
     relay_forbidden: tuple[str, ...] = ()
     """Networks that no guest may reach, beside those that none ever may."""
+    overlay: Overlay = Overlay.PLAIN
+    underlay_mtu: int = UNDERLAY_MTU
+    guest_connections_max: int = 4096
+    """What one guest may hold open, each family by itself."""
+
+    @property
+    def guest_mtu(self) -> int:
+        """How long a guest's packet may be, in octets. Raises `BadInput` if too little is left."""
+        return guest_mtu(self.underlay_mtu, self.overlay)

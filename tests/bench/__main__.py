@@ -21,6 +21,7 @@ from tests.e2e.engine_rig import END_OF_MOVE, Rig, eventually, runner_package
 from workers.domain.messages import BootOrder, StartOrder
 from workers.domain.migration import MigrationPhase
 from workers.domain.names import HostId
+from workers.domain.overlay import GUEST_MTU
 from workers.host.disks import Stock
 from workers.host.microvm import fresh_identity
 from workers.host.packages import Unpacked
@@ -80,7 +81,7 @@ class Bench:
     def restore_once(self) -> None:
         """One restore by hand, one of ours."""
         host, order = self._rig["a"], self._next_order()
-        told = fresh_identity(order)
+        told = fresh_identity(order, GUEST_MTU)
         with restored(self._stock, self._home / "floor", "AfterResume", "restored", told) as (_, taken_ms):
             self.restore.floor.append(taken_ms)
         with restored(self._stock, self._home / "floor", "RunnerStatus") as (_, taken_ms):

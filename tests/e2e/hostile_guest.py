@@ -26,7 +26,10 @@ LIMIT_S = 60.0
 SILENCE_S = 2.0
 MESSAGE_INTERVAL_S = 0.02
 PING = struct.pack("!BBHHH", 8, 0, 0xF7FE, 0, 1)
-ECHO_REPLY = 0
+# Its checksum is the kernel's business, and so is the header of what comes back.
+PING6 = struct.pack("!BBHHH", 128, 0, 0, 0, 1)
+# By family: where the answer's kind stands, and the kind that is an echo.
+ECHO_REPLY = {socket.AF_INET: (20, 0), socket.AF_INET6: (0, 129)}
 # How the kernel tells us that a machine answered: nobody listens there, but somebody is there.
 ANSWERED = {errno.ECONNREFUSED, errno.ECONNRESET}
 
@@ -55,10 +58,13 @@ def probe(control: Target, targets: list[Target], routes: list[str]) -> list[tup
 
 
 def _tries(name: str, address: str, port: int) -> list[Try]:
+    family, icmp = socket.AF_INET, socket.IPPROTO_ICMP
+    if ":" in address:
+        family, icmp = socket.AF_INET6, socket.IPPROTO_ICMPV6
     kinds = {
-        "tcp": socket.socket(socket.AF_INET, socket.SOCK_STREAM),
-        "udp": socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
-        "ping": socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+        "tcp": socket.socket(family, socket.SOCK_STREAM),
+        "udp": socket.socket(family, socket.SOCK_DGRAM),
+        "ping": socket.socket(family, socket.SOCK_RAW, icmp),
     }
     for attempt in kinds.values():
         attempt.setblocking(False)
@@ -72,9 +78,10 @@ def _is_answered(kind: str, attempt: socket.socket) -> bool:
         if kind == "tcp":
             attempt.getpeername()
             return True
-        attempt.send(PING if kind == "ping" else b"are you there")
-        answer = attempt.recv(4096)
-        while kind == "ping" and answer[20] != ECHO_REPLY:  # a router's refusal of something else
+        ping = PING if attempt.family == socket.AF_INET else PING6
+        attempt.send(ping if kind == "ping" else b"are you there")
+        answer, (place, reply) = attempt.recv(4096), ECHO_REPLY[attempt.family]
+        while kind == "ping" and answer[place] != reply:  # a router's refusal of something else
             answer = attempt.recv(4096)
     except OSError as error:
         failure = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if kind == "tcp" else error.errno

@@ -25,7 +25,7 @@ from tests.e2e.scripted_guest import scripted_package
 from tests.integration.wires import Place, arp, echo_server, ether, frame, greet, mac, run, udp
 from workers.domain.messages import BootOrder, StartOrder
 from workers.domain.migration import MigrationPhase
-from workers.domain.names import GATEWAY, GATEWAY_MAC, GuestAddress, guest_address
+from workers.domain.names import GATEWAY, GATEWAY6, GATEWAY_MAC, GuestAddress, guest_address
 from workers.host.network import BRIDGE_MAC
 from workers.ports import Forwarding
 from workers.rehearsal.imds import ADDRESS as METADATA
@@ -37,6 +37,9 @@ pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
 
 PROGRAM = Path(__file__).with_name("hostile_guest.py")
 INTERNET, CONTROL, CONTROL_PUBLIC, RELAY_PUBLIC = "198.18.0.10", "10.90.0.2", "198.18.0.2", "198.18.0.3"
+HOST6_A, HOST6_B, RELAY6, CONTROL6 = "fd90::16", "fd90::17", "fd90::3", "fd90::2"
+INTERNET6, CONTROL6_PUBLIC, RELAY6_PUBLIC = "2001:db8:18::10", "2001:db8:18::2", "2001:db8:18::3"
+METADATA6 = "fd00:ec2::254"
 DESK_PORT, ECHO_PORT, SINK_PORT = 7001, 7000, 7002
 HOSTILE, NEIGHBOUR, FAR = 700, 701, 702
 ME, VICTIM, OTHER = (guest_address(number) for number in (HOSTILE, NEIGHBOUR, FAR))
@@ -96,10 +99,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     rig = Rig(scripted_package(runner_package()), ("a", "b"))
     with ExitStack() as ends:
         ends.callback(rig.end)
-        relay = rig._site.add("relay", eth0=f"underlay {RELAY}/24", eth1=f"internet {RELAY_PUBLIC}/24")
-        control = rig._site.add("control", eth0=f"underlay {CONTROL}/24", eth1=f"internet {CONTROL_PUBLIC}/24")
-        internet = rig._site.add("net", eth0=f"internet {INTERNET}/24")
-        network = RelayNetwork(RELAY, "eth1", (f"{CONTROL_PUBLIC}/32",))
+        relay_public = f"internet {RELAY_PUBLIC}/24 {RELAY6_PUBLIC}/64"
+        relay = rig._site.add("relay", eth0=f"underlay {RELAY}/24 {RELAY6}/64", eth1=relay_public)
+        control_public = f"internet {CONTROL_PUBLIC}/24 {CONTROL6_PUBLIC}/64"
+        control = rig._site.add("control", eth0=f"underlay {CONTROL}/24 {CONTROL6}/64", eth1=control_public)
+        internet = rig._site.add("net", eth0=f"internet {INTERNET}/24 {INTERNET6}/64")
+        for name, address in (("a", HOST6_A), ("b", HOST6_B)):
+            rig[name].place.ip("address", "add", f"{address}/64", "dev", "eth0", "nodad")
+        network = RelayNetwork(RELAY, "eth1", (f"{CONTROL_PUBLIC}/32", f"{CONTROL6_PUBLIC}/128"))
         forwarder = relay.call(Forwarder, network, tmp_path_factory.mktemp("relay") / "forwarding.json")
         world = World(rig, relay, control, internet, forwarder)
         desk = ends.enter_context(internet.listen(INTERNET, DESK_PORT))
@@ -116,6 +123,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @contextmanager
 def metadata_service(place: Place, file: Path) -> Iterator[None]:
     place.ip("address", "replace", f"{METADATA}/32", "dev", "lo")
+    place.ip("address", "replace", f"{METADATA6}/128", "dev", "lo", "nodad")
     with place.call(partial(Service, (METADATA, 80), file)) as service:
         threading.Thread(target=service.serve_forever, daemon=True).start()
         place.connect(METADATA, 80).close()
@@ -128,10 +136,10 @@ def metadata_service(place: Place, file: Path) -> Iterator[None]:
 @contextmanager
 def listening(place: Place, port: int) -> Iterator[None]:
     """Somebody is there; and in the end nobody but he himself has called."""
-    with echo_server(place, "0.0.0.0", port) as callers:  # noqa: S104 - wherever a guest may look for it
+    with echo_server(place, "::", port) as callers:  # wherever a guest may look for it, by IPv4 too
         greet(place, "127.0.0.1", port)
         yield
-        assert callers == ["127.0.0.1"]
+        assert callers == ["::ffff:127.0.0.1"]
 
 
 @contextmanager
@@ -142,7 +150,8 @@ def everybody_listening(world: World, served: Path) -> Iterator[None]:
             ends.enter_context(metadata_service(place, served))
         for place, port in ((a, 8444), (b, 8444), (world.relay, 8445), (world.control, 8443)):
             ends.enter_context(listening(place, port))
-        ends.enter_context(echo_server(world.internet, INTERNET, ECHO_PORT))
+        for address in (INTERNET, INTERNET6):
+            ends.enter_context(echo_server(world.internet, address, ECHO_PORT))
         yield
 
 
@@ -156,16 +165,25 @@ TARGETS = {
     "the control plane's public address": (CONTROL_PUBLIC, 8443, GATEWAY_MAC),
     "its neighbour": (VICTIM.ip, DESK_PORT, VICTIM.mac),
     "a guest on the other host": (OTHER.ip, DESK_PORT, OTHER.mac),
+    "the metadata service, IPv6": (METADATA6, 80, BRIDGE_MAC),
+    "its host, IPv6": (HOST6_A, 8444, BRIDGE_MAC),
+    "the other host, IPv6": (HOST6_B, 8444, BRIDGE_MAC),
+    "the relay, IPv6": (RELAY6, 8445, GATEWAY_MAC),
+    "the relay's public address, IPv6": (RELAY6_PUBLIC, 8445, GATEWAY_MAC),
+    "the control plane, IPv6": (CONTROL6, 8443, GATEWAY_MAC),
+    "the control plane's public address, IPv6": (CONTROL6_PUBLIC, 8443, GATEWAY_MAC),
+    "its neighbour, IPv6": (VICTIM.ip6, DESK_PORT, VICTIM.mac),
+    "a guest on the other host, IPv6": (OTHER.ip6, DESK_PORT, OTHER.mac),
 }
 TRICKS = {
     "as its routes say": [],
-    "as if on its own link": ["route replace {ip}/32 dev eth0"],
+    "as if on its own link": ["route replace {ip} dev eth0"],
     "at the MAC that has it": [
-        "route replace {ip}/32 dev eth0",
+        "route replace {ip} dev eth0",
         "neigh replace {ip} lladdr {mac} dev eth0 nud permanent",
     ],
     "at the gateway's MAC": [
-        "route replace {ip}/32 dev eth0",
+        "route replace {ip} dev eth0",
         f"neigh replace {{ip}} lladdr {GATEWAY_MAC} dev eth0 nud permanent",
     ],
 }
@@ -179,9 +197,13 @@ def test_root_in_a_guest_reaches_the_internet_and_nothing_of_ours(world: World, 
         taps = ((world.rig["a"].place, NEIGHBOUR), (world.rig["b"].place, FAR))
         ears = [ends.enter_context(closing(place.sniff(f"tap{number}"))) for place, number in taps]
         control = ("the internet", INTERNET, ECHO_PORT)
-        answered = world.hands[HOSTILE].call("probe", control, [*targets, ("the gateway", GATEWAY, 8445)], routes)
+        gateways = [("the gateway", GATEWAY, 8445), ("the gateway, IPv6", GATEWAY6, 8445)]
+        also = [*gateways, ("the internet, IPv6", INTERNET6, ECHO_PORT)]
+        answered = world.hands[HOSTILE].call("probe", control, [*targets, *also], routes)
         # The gateway answers a ping, so that a job can see that its network is there; nothing else of it answers.
-        wanted = [["the gateway", "ping"], *(["the internet", kind] for kind in ("ping", "tcp", "udp"))]
+        reached = ("the internet", "the internet, IPv6")
+        pinged = [["the gateway", "ping"], ["the gateway, IPv6", "ping"]]
+        wanted = pinged + [[name, kind] for name in reached for kind in ("ping", "tcp", "udp")]
         assert answered == wanted, answered
         heard = [octets for ear in ears for octets in drained(ear)]
         assert not [octets for octets in heard if mac(ME.mac) in octets or socket.inet_aton(ME.ip) in octets]

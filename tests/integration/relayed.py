@@ -18,7 +18,7 @@ from workers.ports import Forwarding
 from workers.relay.server import Forwarder
 
 HOST_A, HOST_B, RELAY, CONTROL = "10.90.0.16", "10.90.0.17", "10.90.0.3", "10.90.0.2"
-INTERNET, FORBIDDEN = "198.18.0.10", "198.18.0.2"
+INTERNET, INTERNET6, FORBIDDEN = "198.18.0.10", "2001:db8:18::10", "198.18.0.2"
 
 
 @dataclass

@@ -8,80 +8,51 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import pytest
 
 from tests.integration import wires
-from tests.integration.wires import Guest, Place, Site, arp, echo_server, ether, frame, greet, udp
+from tests.integration.hostile6 import HOSTILE6
+from tests.integration.neighbourhood import (
+    CONTROL,
+    CONTROL6,
+    FAR,
+    HOST6_A,
+    HOST6_B,
+    HOST_A,
+    HOST_B,
+    INTERNET,
+    INTERNET6,
+    MARK,
+    ME,
+    METADATA,
+    METADATA6,
+    NEIGHBOUR,
+    RELAY,
+    RELAY6,
+    RELAY6_PUBLIC,
+    RELAY_PUBLIC,
+    World,
+    drain,
+    entry,
+    guarded_world,
+    heard_until,
+)
+from tests.integration.wires import Guest, Place, arp, echo_server, ether, frame, greet, udp
 from workers.domain.errors import Bug, TryLater
-from workers.domain.names import FIRST_USER, GATEWAY, GATEWAY_MAC, RunnerId, guest_address, monitor_user
+from workers.domain.names import FIRST_USER, GATEWAY, GATEWAY6, GATEWAY_MAC, guest_address, monitor_user
 from workers.host.network import BRIDGE_MAC, HostNetwork
-from workers.ports import Forwarding
 from workers.relay.network import RelayNetwork
 
 pytestmark = pytest.mark.root
 
-ME, NEIGHBOUR, FAR = (guest_address(number) for number in (0, 1, 2))
-HOST_A, HOST_B, RELAY, CONTROL = "10.90.0.16", "10.90.0.17", "10.90.0.3", "10.90.0.2"
-RELAY_PUBLIC, INTERNET = "198.18.0.3", "198.18.0.10"
-METADATA = "169.254.169.254"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-MARK = b"marked by the test of hostile frames"
-
-
-@dataclass
-class World:
-    site: Site
-    host_a: Place
-    host_b: Place
-    relay: Place
-    control: Place
-    internet: Place
-    network_a: HostNetwork
-    network_b: HostNetwork
-    me: Guest
-    neighbour: Guest
-    far: Guest
-
-
-def entry(number: int, host: str, epoch: int = 1) -> Forwarding:
-    return Forwarding(RunnerId(f"spot-runner-{number}"), epoch, guest_address(number), host)
-
-
-def plug_in(place: Place, network: HostNetwork, guest: Guest, number: int) -> None:
-    guest.cable.plug(place.call(network.open_tap, number, guest.address, monitor_user(number)))
-    place.call(network.attach, number)
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    site = Site(f"h7g{os.getpid()}")
-    try:
-        host_a = site.add("a", eth0=f"underlay {HOST_A}/24")
-        host_b = site.add("b", eth0=f"underlay {HOST_B}/24")
-        relay = site.add("relay", eth0=f"underlay {RELAY}/24", eth1=f"internet {RELAY_PUBLIC}/24")
-        control = site.add("control", eth0=f"underlay {CONTROL}/24")
-        internet = site.add("net", eth0=f"internet {INTERNET}/24")
-        for place in (host_a, host_b, relay):
-            place.ip("address", "add", f"{METADATA}/32", "dev", "lo")
-        network_a, network_b = HostNetwork(HOST_A, RELAY), HostNetwork(HOST_B, RELAY)
-        for place, network in ((host_a, network_a), (host_b, network_b)):
-            place.call(network.prepare)
-        relay.call(RelayNetwork(RELAY, "eth1", ()).hold, [entry(0, HOST_A), entry(1, HOST_A), entry(2, HOST_B)])
-        guests = [Guest(site, f"g{number}", guest_address(number)) for number in range(3)]
-        plug_in(host_a, network_a, guests[0], 0)
-        plug_in(host_a, network_a, guests[1], 1)
-        plug_in(host_b, network_b, guests[2], 2)
-        yield World(site, host_a, host_b, relay, control, internet, network_a, network_b, *guests)
-    finally:
-        site.remove()
-
-
-def icmp6_router_advertisement() -> bytes:
-    payload = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + MARK
-    head = struct.pack("!IHBB", 0x60000000, len(payload), 58, 255)
-    return head + socket.inet_pton(socket.AF_INET6, "fe80::1") + socket.inet_pton(socket.AF_INET6, "ff02::1") + payload
+    with guarded_world("h7g") as world:
+        yield world
 
 
 HOSTILE = {
@@ -105,8 +76,6 @@ HOSTILE = {
     "RARP for the neighbour": ether(
         NEIGHBOUR.mac, BROADCAST, 0x8035, arp(NEIGHBOUR.mac, NEIGHBOUR.ip, NEIGHBOUR.ip, operation=3) + MARK
     ),
-    "router advertisement": ether(ME.mac, "33:33:00:00:00:01", 0x86DD, icmp6_router_advertisement()),
-    "IPv6 to the gateway": ether(ME.mac, GATEWAY_MAC, 0x86DD, icmp6_router_advertisement()),
     "DHCP offer": ether(ME.mac, BROADCAST, 0x0800, udp(ME.ip, "255.255.255.255", MARK, sport=67, dport=68)),
     "DHCP offer to the gateway": frame(ME, INTERNET, MARK, sport=67, dport=68),
     "VLAN tag": ether(ME.mac, GATEWAY_MAC, 0x8100, struct.pack("!HH", 5, 0x0800) + udp(ME.ip, INTERNET, MARK)),
@@ -126,14 +95,8 @@ HOSTILE = {
     "to a far guest's MAC": ether(ME.mac, FAR.mac, 0x0800, udp(ME.ip, FAR.ip, MARK)),
     "to the neighbour through the gateway": frame(ME, NEIGHBOUR.ip, MARK),
     "a foreign protocol": ether(ME.mac, GATEWAY_MAC, 0x88B5, MARK),
+    **HOSTILE6,
 }
-
-
-def heard_until(ear: socket.socket, last: bytes) -> list[bytes]:
-    frames = [ear.recv(65536)]
-    while last not in frames[-1]:
-        frames.append(ear.recv(65536))
-    return frames
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -150,16 +113,13 @@ def test_a_hostile_frame_leaves_its_tap_for_nowhere(world: World, kind: str) -> 
         assert not [each for each in heard if MARK in each]
 
 
-def drain(ear: socket.socket) -> Iterator[bytes]:
-    ear.setblocking(False)
-    while True:
-        try:
-            yield ear.recv(65536)
-        except BlockingIOError:
-            return
+SEEN_WITHOUT = (
+    *("foreign MAC", "to the bridge's MAC", "VLAN tag", "ARP in the neighbour's name"),
+    *("router advertisement", "neighbour advertisement to the neighbour", "IPv6 as the neighbour", "routing header"),
+)
 
 
-@pytest.mark.parametrize("kind", ["foreign MAC", "to the bridge's MAC", "VLAN tag", "ARP in the neighbour's name"])
+@pytest.mark.parametrize("kind", SEEN_WITHOUT)
 def test_without_the_filter_the_same_frame_would_be_heard(world: World, kind: str) -> None:
     """The control of the test above: it hears what the filter does not stop."""
     last = os.urandom(16)
@@ -204,18 +164,20 @@ def test_a_flood_of_arp_is_cut(world: World) -> None:
         assert len([each for each in heard_until(uplink, last) if MARK in each]) < 1000
 
 
-def test_guests_reach_the_internet_with_the_relays_address(world: World) -> None:
-    with echo_server(world.internet, INTERNET, 7000) as callers:
+@pytest.mark.parametrize(("there", "seen"), [(INTERNET, RELAY_PUBLIC), (INTERNET6, RELAY6_PUBLIC)])
+def test_guests_reach_the_internet_with_the_relays_address(world: World, there: str, seen: str) -> None:
+    with echo_server(world.internet, there, 7000) as callers:
         for guest in (world.me, world.neighbour, world.far):
-            with closing(guest.place.connect(INTERNET, 7000)) as connection:
+            with closing(guest.place.connect(there, 7000)) as connection:
                 connection.sendall(b"hello" * 10000)
                 assert connection.recv(1)
-        assert callers == [RELAY_PUBLIC] * 3
+        assert callers == [seen] * 3
 
 
-def test_the_gateway_answers_a_ping(world: World) -> None:
+@pytest.mark.parametrize("gateway", [GATEWAY, GATEWAY6])
+def test_the_gateway_answers_a_ping(world: World, gateway: str) -> None:
     assert "1 received" in world.me.place.call(
-        wires.run, "ip", "netns", "exec", world.me.place.name, "ping", "-c1", "-W5", GATEWAY
+        wires.run, "ip", "netns", "exec", world.me.place.name, "ping", "-c1", "-W5", gateway
     )
 
 
@@ -230,6 +192,16 @@ UNREACHABLE = {
     "the control plane": ("control", CONTROL),
     "the neighbour": ("neighbour", NEIGHBOUR.ip),
     "a guest on another host": ("far", FAR.ip),
+    "the host, IPv6": ("host_a", HOST6_A),
+    "another host, IPv6": ("host_b", HOST6_B),
+    "the host's metadata service, IPv6": ("host_a", METADATA6),
+    "the relay's metadata service, IPv6": ("relay", METADATA6),
+    "the relay on the underlay, IPv6": ("relay", RELAY6),
+    "the relay's public address, IPv6": ("relay", RELAY6_PUBLIC),
+    "the relay's gateway address, IPv6": ("relay", GATEWAY6),
+    "the control plane, IPv6": ("control", CONTROL6),
+    "the neighbour, IPv6": ("neighbour", NEIGHBOUR.ip6),
+    "a guest on another host, IPv6": ("far", FAR.ip6),
 }
 
 
@@ -244,7 +216,7 @@ def test_a_guest_reaches_nothing_of_ours(world: World, whom: str, trick: str) ->
     if trick:
         me.ip("neigh", "replace", address, "lladdr", owner_mac, "dev", "eth0", "nud", "permanent")
     if trick == "on-link route":
-        me.ip("route", "replace", f"{address}/32", "dev", "eth0")
+        me.ip("route", "replace", address, "dev", "eth0")
     try:
         with echo_server(place, address, 8445) as callers:
             greet(place, address, 8445)
@@ -255,7 +227,7 @@ def test_a_guest_reaches_nothing_of_ours(world: World, whom: str, trick: str) ->
         if trick:
             me.ip("neigh", "del", address, "dev", "eth0")
         if trick == "on-link route":
-            me.ip("route", "del", f"{address}/32", "dev", "eth0")
+            me.ip("route", "del", address, "dev", "eth0")
 
 
 def test_a_migration_port_admits_its_peer_alone(world: World) -> None:
@@ -292,15 +264,28 @@ def reaches(place: Place, user: int, address: str, port: int) -> bool:
 
 def test_a_monitor_reaches_what_a_migration_needs_and_nothing_else(world: World) -> None:
     a, b = world.host_a, world.host_b
-    b.call(world.network_b.admit, 49210, HOST_A)
-    with echo_server(b, HOST_B, 49210), echo_server(a, METADATA, 80), echo_server(world.control, CONTROL, 8443):
+    for port in (49210, 49211):
+        b.call(world.network_b.admit, port, HOST_A)
+    a.call(world.network_a.approach, 0, HOST_B, (49210,))
+    with (
+        echo_server(b, HOST_B, 49210),
+        echo_server(b, HOST_B, 49211),
+        echo_server(a, METADATA, 80),
+        echo_server(world.control, CONTROL, 8443),
+    ):
         for address, port, allowed in ((HOST_B, 49210, True), (METADATA, 80, False), (CONTROL, 8443, False)):
             assert reaches(a, 0, address, port), "the daemon reaches all three"
             assert reaches(a, monitor_user(0), address, port) is allowed
-            assert reaches(a, monitor_user(65000), address, port) is allowed
+            assert not reaches(a, monitor_user(65000), address, port), "it is not its migration"
+        assert not reaches(a, monitor_user(0), HOST_B, 49211), "that port is another migration's"
+        a.call(HostNetwork(HOST_A, RELAY).prepare)
+        assert reaches(a, monitor_user(0), HOST_B, 49210), "a restarted daemon cuts nobody off"
         assert not reaches(a, 1000, METADATA, 80)
         assert reaches(a, FIRST_USER - 1, CONTROL, 8443), "other users of the host are left alone"
-    b.call(world.network_b.dismiss, 49210)
+        a.call(world.network_a.withdraw, 0)
+        assert not reaches(a, monitor_user(0), HOST_B, 49210)
+    for port in (49210, 49211):
+        b.call(world.network_b.dismiss, port)
 
 
 CONNECT_FROM = """

@@ -22,6 +22,7 @@ from tests.integration.relayed import (
     HOST_A,
     HOST_B,
     INTERNET,
+    INTERNET6,
     RELAY,
     Host,
     World,
@@ -29,7 +30,7 @@ from tests.integration.relayed import (
     entry,
     make_host,
 )
-from tests.integration.wires import CALL_LIMIT_S, Guest, Site, arp, echo_server, ether, frame, greet, run, udp
+from tests.integration.wires import CALL_LIMIT_S, Guest, Site, arp, echo_server, ether, frame, greet, run, udp, udp6
 from workers.domain.errors import Refused, Unreachable
 from workers.domain.names import GATEWAY, GATEWAY_MAC, RunnerId, guest_address
 from workers.identity import Authority, write_leaf
@@ -48,9 +49,9 @@ MESSAGES_AFTER_MOVE = 50
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     site = Site(f"h7r{os.getpid()}")
     try:
-        relay = site.add("relay", eth0=f"underlay {RELAY}/24", eth1="internet 198.18.0.3/24")
+        relay = site.add("relay", eth0=f"underlay {RELAY}/24", eth1="internet 198.18.0.3/24 2001:db8:18::3/64")
         control = site.add("control", eth0=f"underlay {CONTROL}/24", eth1=f"internet {FORBIDDEN}/24")
-        internet = site.add("net", eth0=f"internet {INTERNET}/24")
+        internet = site.add("net", eth0=f"internet {INTERNET}/24 {INTERNET6}/64")
         a, b = make_host(site, "a", HOST_A), make_host(site, "b", HOST_B)
         file = tmp_path_factory.mktemp("relay") / "forwarding.json"
         forwarder = relay.call(Forwarder, RelayNetwork(RELAY, "eth1", (f"{FORBIDDEN}/32",)), file)
@@ -162,13 +163,19 @@ def test_a_host_cannot_speak_for_anothers_guest(world: World) -> None:
         ether(victim.mac, GATEWAY_MAC, 0x0800, udp(own.ip, INTERNET, b"forged")),
         ether(own.mac, GATEWAY_MAC, 0x0806, arp(own.mac, victim.ip, GATEWAY, operation=2)),
         ether(own.mac, GATEWAY_MAC, 0x8100, struct.pack("!HH", 0, 0x0800) + udp(victim.ip, INTERNET, b"forged")),
+        ether(victim.mac, GATEWAY_MAC, 0x86DD, udp6(victim.ip6, INTERNET6, b"forged")),
+        ether(own.mac, GATEWAY_MAC, 0x86DD, udp6(victim.ip6, INTERNET6, b"forged")),
+        ether(victim.mac, GATEWAY_MAC, 0x86DD, udp6(own.ip6, INTERNET6, b"forged")),
+        ether(own.mac, GATEWAY_MAC, 0x86DD, udp6("fd73:706f:7401::a4d:2f", INTERNET6, b"forged")),
     ]
     with closing(world.internet.sniff("eth0")) as ear:
         before = drops(world)
         for octets in attempts:
             send_from(world.a, 31, octets, world)
-        send_from(world.a, 31, frame(own, INTERNET, b"honest"), world)
-        heard = wait_for(ear, b"honest")
+        send_from(world.a, 31, ether(own.mac, GATEWAY_MAC, 0x86DD, udp6(own.ip6, INTERNET6, b"honest, too")), world)
+        heard = wait_for(ear, b"honest, too")
+        send_from(world.a, 31, frame(own, INTERNET, b"honest and old"), world)
+        heard += wait_for(ear, b"honest and old")
         assert not [each for each in heard if b"forged" in each]
         assert drops(world) == before + len(attempts)
 

@@ -20,7 +20,8 @@ from typing import TypeVar
 
 from pyroute2 import netns
 
-from workers.domain.names import GATEWAY, GATEWAY_MAC, GuestAddress
+from workers.domain.names import GATEWAY, GATEWAY6, GATEWAY_MAC, GuestAddress
+from workers.domain.overlay import GUEST_MTU
 
 T = TypeVar("T")
 NO_OFFLOAD = bytes(10)
@@ -48,7 +49,9 @@ class Place:
         return run("ip", "-n", self.name, *words)
 
     def listen(self, address: str, port: int) -> socket.socket:
-        return self.call(lambda: socket.create_server((address, port)))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        both = address == "::"
+        return self.call(lambda: socket.create_server((address, port), family=family, dualstack_ipv6=both))
 
     def connect(self, address: str, port: int, limit_s: float = 5.0) -> socket.socket:
         return self.call(lambda: socket.create_connection((address, port), timeout=limit_s))
@@ -83,15 +86,16 @@ class Site:
             self.switch.ip("link", "set", bridge, "up")
 
     def add(self, role: str, **plugs: str) -> Place:
-        """Add a namespace; `eth0="underlay 10.90.0.2/24"`."""
+        """Add a namespace; `eth0="underlay 10.90.0.2/24 fd90::2/64"`."""
         place = Place(f"{self._prefix}-{role}")
         self._places.append(place)
         for device, plug in plugs.items():
-            bridge, address = plug.split()
+            bridge, *addresses = plug.split()
             port = f"{role}-{device}"
             self.switch.ip("link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", place.name)
             self.switch.ip("link", "set", port, "master", bridge, "up")
-            place.ip("address", "add", address, "dev", device)
+            for address in addresses:
+                place.ip("address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
             place.ip("link", "set", device, "up")
         return place
 
@@ -139,14 +143,17 @@ class Cable:
 class Guest:
     """A namespace whose only wire is a cable into some host's tap."""
 
-    def __init__(self, site: Site, role: str, address: GuestAddress) -> None:
+    def __init__(self, site: Site, role: str, address: GuestAddress, mtu: int = GUEST_MTU) -> None:
         self.address = address
         self.place = site.add(role)
         self.cable = Cable(self.place.call(_open_tap, "eth0"))
-        self.place.ip("link", "set", "eth0", "address", address.mac, "mtu", "1370")
+        self.place.ip("link", "set", "eth0", "address", address.mac, "mtu", str(mtu), "addrgenmode", "none")
         self.place.ip("address", "add", f"{address.ip}/{address.prefix_length}", "dev", "eth0")
+        self.place.ip("address", "add", f"{address.ip6}/64", "dev", "eth0", "nodad")
+        self.place.ip("neigh", "replace", GATEWAY6, "lladdr", GATEWAY_MAC, "dev", "eth0", "nud", "permanent")
         self.place.ip("link", "set", "eth0", "up")
-        self.place.ip("route", "add", "default", "via", GATEWAY)
+        for gateway in (GATEWAY, GATEWAY6):
+            self.place.ip("route", "add", "default", "via", gateway)
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame of any making, past the guest's own kernel."""
@@ -168,7 +175,7 @@ def echo_server(place: Place, address: str, port: int) -> Iterator[list[str]]:
     open_connections: list[socket.socket] = []
 
     def echo(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), connection:
             while said := connection.recv(65536):
                 connection.sendall(said)
 
@@ -231,6 +238,16 @@ def udp(source: str, target: str, payload: bytes, *, sport: int = 4000, dport: i
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, 17, 0)
     head += socket.inet_aton(source) + socket.inet_aton(target)
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + datagram
+
+
+def udp6(source: str, target: str, payload: bytes, *, sport: int = 4000, dport: int = 4000) -> bytes:
+    """An IPv6 packet with a UDP datagram, which needs its checksum."""
+    ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target)
+    length = 8 + len(payload)
+    counted = ends + struct.pack("!IIHHHH", length, 17, sport, dport, length, 0) + payload
+    check = checksum(counted + bytes(len(counted) % 2))
+    head = struct.pack("!IHBB", 0x60000000, length, 17, 64) + ends
+    return head + struct.pack("!HHHH", sport, dport, length, check) + payload
 
 
 def checksum(octets: bytes) -> int:

@@ -98,6 +98,7 @@ def _host_policy(settings: ControlSettings) -> HostPolicy:
         "control_url": settings.host_url,
         "control_ca_sha256": Authority.open(settings.home / "ca").control_ca_sha256,
         "relay_address": settings.relay_address or "",
+        "guest_mtu": str(settings.guest_mtu),
     }
     return HostPolicy(user_data)
 
@@ -140,5 +141,6 @@ def check(settings: ControlSettings) -> None:
     """Raise `Unfit` for settings with which no worker could work, before one is started."""
     _cloud(settings)
     _github_key(settings)
+    _ = settings.guest_mtu
     if not settings.package:
         raise Unfit("no package; set SPOT_RUNNER_PACKAGE to the digest of the package that runners start from")

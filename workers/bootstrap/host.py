@@ -61,7 +61,7 @@ async def _run(settings: HostSettings) -> None:
     told = await _patiently(metadata.user_data)
     address = await _patiently(metadata.local_address)
     listening = open_port(address, settings.listen_port)
-    network = HostNetwork(address, told.relay_address)
+    network = HostNetwork(address, told.relay_address, told.guest_mtu, settings.guest_mbit)
     await asyncio.to_thread(network.prepare)
     directory = settings.host_home / "identity"
     control = ControlClient(told.control_url, directory)

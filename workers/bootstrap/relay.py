@@ -16,7 +16,13 @@ def run_relay(settings: RelaySettings) -> None:
     require_root("spot-runner relay")
     identity = _identity(settings)
     listening = open_port(*parse_listen(settings.relay_listen))
-    network = RelayNetwork(settings.relay_address, settings.relay_public_interface, settings.relay_forbidden)
+    network = RelayNetwork(
+        settings.relay_address,
+        settings.relay_public_interface,
+        settings.relay_forbidden,
+        settings.guest_mtu,
+        settings.guest_connections_max,
+    )
     forwarder = Forwarder(network, settings.relay_home / "forwarding.json")
     run_until_told(serve(make_relay_app(forwarder), listening, identity))
 

@@ -24,6 +24,9 @@ PackageDigest = NewType("PackageDigest", str)
 GUEST_NETWORK: Final = ipaddress.IPv4Network("10.77.0.0/16")
 GATEWAY: Final = str(GUEST_NETWORK[1])
 GATEWAY_MAC: Final = "52:54:00:77:00:01"
+# An IPv6 address ends in the IPv4 one, so that whoever checks the one can check the other.
+GUEST_NETWORK6: Final = ipaddress.IPv6Network("fd73:706f:7400::/64")
+GATEWAY6: Final = str(GUEST_NETWORK6[int(GUEST_NETWORK[1])])
 # The first numbers are left to the gateway and to what may come to stand beside it.
 FIRST_NUMBER: Final = 16
 NUMBERS_MAX: Final = GUEST_NETWORK.num_addresses - FIRST_NUMBER - 1
@@ -39,6 +42,11 @@ class GuestAddress:
     ip: str
     gateway: str = GATEWAY
     prefix_length: int = GUEST_NETWORK.prefixlen
+
+    @property
+    def ip6(self) -> str:
+        """Its IPv6 address, which follows from the IPv4 one."""
+        return str(GUEST_NETWORK6[int(ipaddress.IPv4Address(self.ip))])
 
 
 def host_id(token: str) -> HostId:

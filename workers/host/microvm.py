@@ -24,7 +24,7 @@ import structlog
 from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.hold import HoldWish
 from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, RunnerReport
-from workers.domain.names import GATEWAY_MAC, monitor_user
+from workers.domain.names import GATEWAY6, GATEWAY_MAC, GUEST_NETWORK6, monitor_user
 from workers.domain.runner import Shape
 from workers.host.cgroups import hierarchy
 from workers.host.confinement import Confinement, limits_for
@@ -34,8 +34,6 @@ from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
 from workers.host.parts import EngineParts, Guest
 from workers.host.qemu import Qemu
 
-# The same everywhere, so that a packet that fits before a move fits after it.
-GUEST_MTU: Final = 1370
 # A restored guest answers within a third of a second; a busy machine with software emulation may take its time.
 WAKE_LIMIT_S: Final = 30.0
 CALL_LIMIT_S: Final = 5.0
@@ -139,7 +137,7 @@ class Microvm:
 
     async def wake(self) -> None:
         """Make a restored guest somebody of its own; returns when its agent has answered."""
-        told = fresh_identity(self.order)
+        told = fresh_identity(self.order, self.parts.network.mtu)
         await self.call("AfterResume", "restored", told, limit_s=WAKE_LIMIT_S)
 
     async def join(self) -> None:
@@ -263,7 +261,7 @@ async def _itself(file: int) -> int:
     return file
 
 
-def fresh_identity(order: BootOrder) -> dict[str, object]:
+def fresh_identity(order: BootOrder, mtu: int) -> dict[str, object]:
     """Return what a restored guest is told, so that it becomes somebody of its own (docs/protocols.md)."""
     address = order.address
     return {
@@ -276,5 +274,8 @@ def fresh_identity(order: BootOrder) -> dict[str, object]:
         "prefix_length": address.prefix_length,
         "gateway": address.gateway,
         "gateway_mac": GATEWAY_MAC,
-        "mtu": GUEST_MTU,
+        "mtu": mtu,
+        "ip6": address.ip6,
+        "prefix6_length": GUEST_NETWORK6.prefixlen,
+        "gateway6": GATEWAY6,
     }

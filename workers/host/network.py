@@ -15,16 +15,20 @@ import json
 import os
 import struct
 import threading
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from workers.domain.errors import Bug, TryLater, Unfit
-from workers.domain.names import GATEWAY_MAC, GuestAddress, guest_address
+from workers.domain.names import GATEWAY_MAC, GuestAddress, guest_address, monitor_user
+from workers.domain.overlay import GUEST_MTU, VXLAN_OCTETS
 from workers.host.rules import (
     BRIDGE,
+    GUEST_MBIT,
     MIGRATION_PORTS,
     TABLE,
     TUNNEL,
     TUNNEL_PORT,
+    Approach,
     host_rules,
     no_tap_rules,
     tap_name,
@@ -34,8 +38,6 @@ from workers.host.rules import (
 from workers.links import Links, apply_rules, set_sysctl, show_rules
 
 TUNNEL_ID: Final = 77
-# 1500 less VXLAN's 50 and WireGuard's 80.
-GUEST_MTU: Final = 1370
 # The same on every host, so that a guest that moves meets the same bridge.
 BRIDGE_MAC: Final = "52:54:00:77:00:02"
 
@@ -52,16 +54,21 @@ class HostNetwork:
     Every call is idempotent and blocks for some milliseconds; calls may come from several threads.
     """
 
-    def __init__(self, address: str, relay_address: str) -> None:
+    def __init__(self, address: str, relay_address: str, mtu: int = GUEST_MTU, mbit: int = GUEST_MBIT) -> None:
+        """`mtu` is the guests', in octets, and the same in the whole deployment; `mbit` what each may send a second."""
+        self.mtu = mtu
         self._address = address
         self._relay_address = relay_address
+        self._mbit = mbit
         self._admitted: dict[int, str] = {}
+        self._approached: frozenset[Approach] = frozenset()
         self._one_at_a_time = threading.Lock()
 
     def prepare(self) -> None:
         """Make bridge, tunnel and rules, or bring those of an earlier start up to date. Raises `Unfit`."""
         with self._one_at_a_time, Links() as links:
-            self._admitted = _admitted_now()
+            self._check_path(links)
+            self._admitted, self._approached = _admitted_now(), _approached_now()
             self._reserve_ports()
             apply_rules(self._rules())
             self._ensure_bridge(links)
@@ -72,7 +79,7 @@ class HostNetwork:
         with self._one_at_a_time, Links() as links:
             numbers = frozenset(number for name in links.names() if (number := tap_number(name)) is not None)
         for number in numbers:
-            apply_rules(tap_rules(number, guest_address(number)))
+            apply_rules(tap_rules(number, guest_address(number), self._mbit))
         return numbers
 
     def open_tap(self, number: int, address: GuestAddress, user: int) -> int:
@@ -89,7 +96,7 @@ class HostNetwork:
             tap = _make_tap(tap_name(number), user)
             try:
                 _silence(tap_name(number))
-                apply_rules(tap_rules(number, address))
+                apply_rules(tap_rules(number, address, self._mbit))
                 self._join_bridge(number)
             except BaseException:
                 os.close(tap)
@@ -111,7 +118,8 @@ class HostNetwork:
     def _join_bridge(self, number: int) -> None:
         name = tap_name(number)
         with Links() as links:
-            links.change(name, mtu=GUEST_MTU, master=links.needed(BRIDGE), state="down")
+            links.change(name, mtu=self.mtu, master=links.needed(BRIDGE), state="down")
+            links.limit_rate(name, self._mbit)
             links.change_port(name, isolated=1, learning=0, unicast_flood=0, mcast_flood=0, bcast_flood=0)
             links.bind_port(name, guest_address(number).mac)
 
@@ -135,15 +143,37 @@ class HostNetwork:
             self._admitted.pop(port, None)
             apply_rules(self._rules())
 
+    def approach(self, number: int, peer_address: str, ports: Iterable[int]) -> None:
+        """Let the monitor of the guest with this number call these ports of its peer, and nobody else."""
+        with self._one_at_a_time:
+            self._approached |= {Approach(monitor_user(number), peer_address, port) for port in ports}
+            apply_rules(self._rules())
+
+    def withdraw(self, number: int) -> None:
+        """Let that monitor call nobody any more."""
+        user = monitor_user(number)
+        with self._one_at_a_time:
+            self._approached = frozenset(one for one in self._approached if one.user != user)
+            apply_rules(self._rules())
+
     def _rules(self) -> str:
-        return host_rules(self._relay_address, self._admitted)
+        return host_rules(self._relay_address, self._admitted, self._approached)
+
+    def _check_path(self, links: Links) -> None:
+        """Refuse a path that would cut the guests' packets, or drop them."""
+        found, needed = links.mtu_at(self._address), self.mtu + VXLAN_OCTETS
+        if found < needed:
+            raise Unfit(
+                f"the interface with {self._address} carries packets of {found} octets, and guests' packets of "
+                f"{self.mtu} need {needed} there; raise its MTU, or lower SPOT_RUNNER_UNDERLAY_MTU"
+            )
 
     def _reserve_ports(self) -> None:
         # Else an outgoing connection of ours may be given such a port, and its answers would be dropped.
         set_sysctl("net/ipv4/ip_local_reserved_ports", "{}-{}".format(*MIGRATION_PORTS))
 
     def _ensure_bridge(self, links: Links) -> None:
-        links.ensure(BRIDGE, "bridge", address=BRIDGE_MAC, br_stp_state=0, br_mcast_snooping=0, mtu=GUEST_MTU)
+        links.ensure(BRIDGE, "bridge", address=BRIDGE_MAC, br_stp_state=0, br_mcast_snooping=0, mtu=self.mtu)
         _silence(BRIDGE)
         # Else bridged frames pass the IP chains a second time, and a rule there cuts guests off from their relay.
         for family in ("ip", "ip6", "arp"):
@@ -162,7 +192,7 @@ class HostNetwork:
             vxlan_local=self._address,
             vxlan_group=self._relay_address,
             vxlan_learning=0,
-            mtu=GUEST_MTU,
+            mtu=self.mtu,
         )
         _silence(TUNNEL)
         links.change(TUNNEL, master=links.needed(BRIDGE))
@@ -196,9 +226,15 @@ def _make_tap(name: str, user: int) -> int:
 
 def _admitted_now() -> dict[int, str]:
     """Read back from the kernel what an earlier start admitted."""
-    text = show_rules("set", "inet", TABLE, "admitted")
-    entries = json.loads(text)["nftables"] if text else []
-    elements: list[dict[str, list[Any]]] = next(
-        (entry["set"].get("elem", []) for entry in entries if "set" in entry), []
-    )
-    return {int(element["concat"][1]): str(element["concat"][0]) for element in elements}
+    return {int(port): str(peer) for peer, port in _elements("admitted")}
+
+
+def _approached_now() -> frozenset[Approach]:
+    return frozenset(Approach(int(user), str(peer), int(port)) for user, peer, port in _elements("approached"))
+
+
+def _elements(which: str) -> Iterator[list[Any]]:
+    text = show_rules("set", "inet", TABLE, which)
+    for entry in json.loads(text)["nftables"] if text else []:
+        for element in entry.get("set", {}).get("elem", []):
+            yield element["concat"]

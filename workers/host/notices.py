@@ -18,6 +18,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from workers.domain.errors import BadInput, SpotError, Unreachable
 from workers.domain.messages import Notice, NoticeKind
+from workers.domain.overlay import GUEST_MTU
 from workers.ports import Clock
 
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class UserData:
     control_ca_sha256: str
     token: str = field(repr=False)
     relay_address: str
+    guest_mtu: int = GUEST_MTU
+    """Text in the user data, as everything there."""
 
 
 @dataclass(frozen=True)

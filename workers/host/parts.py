@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,10 @@ from workers.host.disks import Unpacked
 
 class Network(Protocol):
     """The guests' side of this host's network. Every call is idempotent and blocks for some milliseconds."""
+
+    @property
+    def mtu(self) -> int:
+        """How long a guest's packet may be, in octets; the same wherever it moves."""
 
     def open_tap(self, number: int, address: GuestAddress, user: int) -> int:
         """Return an open tap with its filter in place, not on the bridge yet."""
@@ -30,6 +34,12 @@ class Network(Protocol):
 
     def dismiss(self, port: int) -> None:
         """Close a migration port again."""
+
+    def approach(self, number: int, peer_address: str, ports: Iterable[int]) -> None:
+        """Let the monitor of the guest with this number call these ports of its peer, and nobody else."""
+
+    def withdraw(self, number: int) -> None:
+        """Let that monitor call nobody any more."""
 
 
 class Guest(Protocol):

@@ -9,10 +9,18 @@ rules never drift from what is meant, and no packet sees an empty table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from workers.domain.names import FIRST_USER, GATEWAY, GATEWAY_MAC, GUEST_NETWORK, NUMBERS_MAX, GuestAddress
+from workers.domain.names import (
+    FIRST_USER,
+    GATEWAY,
+    GATEWAY6,
+    GATEWAY_MAC,
+    GUEST_NETWORK,
+    NUMBERS_MAX,
+    GuestAddress,
+)
 
 BRIDGE: Final = "guests"
 TUNNEL: Final = "vx-relay"
@@ -21,11 +29,29 @@ MIGRATION_PORTS: Final = (49152, 49999)
 TABLE: Final = "spot_host"
 # A guest asks for its gateway's MAC now and then; more than this is a flood.
 ARP_PER_SECOND: Final = 20
+# What one guest may send, and be sent, in a second: enough for any download, and a flood leaves room for the others.
+GUEST_MBIT: Final = 1000
+# Beside what the kernel's bucket holds anyway, which is a second's worth.
+BURST_KBYTES: Final = 128
 # Beside the gateway's, no guest needs an address that leads to its own machine, to the cloud or to many at once.
 NEVER: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+# Loopback, addresses that stand for IPv4 ones, everything that is not routed (metadata: fd00:ec2::254), many at once.
+NEVER6: Final = ("::/8", "fc00::/6")
+# TCP, UDP, ICMP and fragments of them: a packet that begins with another header may hide what it carries.
+CARRIED6: Final = "{ tcp, udp, ipv6-icmp, 44 }"
+# Multicast groups, then routers, neighbours, redirects: a guest's only neighbour is written down on both sides.
+LINK_LOCAL_TALK: Final = "{ 130-132, 133-137, 143 }"
 
 _PORTS: Final = f"{MIGRATION_PORTS[0]}-{MIGRATION_PORTS[1]}"
 _MONITORS: Final = f"{FIRST_USER}-{FIRST_USER + NUMBERS_MAX - 1}"
+
+
+class Approach(NamedTuple):
+    """One monitor's way to its peer."""
+
+    user: int
+    peer_address: str
+    port: int
 
 
 def tap_name(number: int) -> str:
@@ -39,11 +65,11 @@ def tap_number(name: str) -> int | None:
     return int(number) if number != name and number.isdecimal() else None
 
 
-def tap_rules(number: int, address: GuestAddress) -> str:
-    """Render what one guest may send: ARP for its gateway and IPv4 through it, both in its own name.
+def tap_rules(number: int, address: GuestAddress, mbit: int = GUEST_MBIT) -> str:
+    """Render what one guest may send: ARP for its gateway and IP through it, all in its own name, so much a second.
 
-    Everything else is dropped: foreign MAC, IPv4 or ARP senders, IPv6 (so router advertisements too), VLAN tags,
-    DHCP answers, frames to anything but the gateway, the announcement that a monitor makes after a move.
+    Everything else is dropped: foreign MAC, IP or ARP senders, neighbour and router messages of IPv6, VLAN tags, DHCP
+    answers, frames to anything but the gateway, the announcement that a monitor makes after a move.
     """
     table = f"netdev spot_{tap_name(number)}"
     return f"""\
@@ -57,12 +83,17 @@ table {table} {{
 arp saddr ether {address.mac} arp saddr ip {address.ip} arp daddr ip {GATEWAY} \
 limit rate {ARP_PER_SECOND}/second counter accept
     ether daddr != {GATEWAY_MAC} counter drop
-    ether type != ip counter drop
+    ether type != {{ ip, ip6 }} counter drop
     ip saddr != {address.ip} counter drop
     ip daddr {{ {", ".join(NEVER)} }} counter drop
     ip daddr {GUEST_NETWORK} ip daddr != {GATEWAY} counter drop
-    udp sport 67 counter drop
-    ether type ip counter accept
+    ip6 saddr != {address.ip6} counter drop
+    ip6 daddr {{ {", ".join(NEVER6)} }} ip6 daddr != {GATEWAY6} counter drop
+    ip6 nexthdr != {CARRIED6} counter drop
+    icmpv6 type {LINK_LOCAL_TALK} counter drop
+    udp sport {{ 67, 547 }} counter drop
+    limit rate over {mbit * 125} kbytes/second burst {BURST_KBYTES} kbytes counter drop
+    ether type {{ ip, ip6 }} counter accept
     counter drop
   }}
 }}
@@ -75,18 +106,23 @@ def no_tap_rules(number: int) -> str:
     return f"add table {table}\ndelete table {table}\n"
 
 
-def host_rules(relay_address: str, admitted: Mapping[int, str]) -> str:
+def host_rules(relay_address: str, admitted: Mapping[int, str], approached: Collection[Approach] = ()) -> str:
     """Render what protects the host itself, its migrations and the cloud's metadata service.
 
-    `admitted` holds, for each migration port that is open, the address of the one peer that may use it.
+    `admitted` holds, for each migration port that is open, the address of the one peer that may use it; `approached`
+    whom our own monitors may call, each the peer of its own migration and nobody else.
     """
-    elements = ", ".join(f"{peer} . {port}" for port, peer in sorted(admitted.items()))
+    coming = [f"{peer} . {port}" for port, peer in sorted(admitted.items())]
+    going = [f"{one.user} . {one.peer_address} . {one.port}" for one in sorted(approached)]
     return f"""\
 add table inet {TABLE}
 flush table inet {TABLE}
 add set inet {TABLE} admitted {{ type ipv4_addr . inet_service; }}
 flush set inet {TABLE} admitted
-{f"add element inet {TABLE} admitted {{ {elements} }}" if elements else ""}
+{_add("admitted", coming)}
+add set inet {TABLE} approached {{ typeof meta skuid . ip daddr . tcp dport; }}
+flush set inet {TABLE} approached
+{_add("approached", going)}
 table inet {TABLE} {{
   chain before {{
     type filter hook prerouting priority raw; policy accept;
@@ -96,6 +132,7 @@ table inet {TABLE} {{
     type filter hook input priority filter; policy accept;
     iifname {{ "{BRIDGE}", "{TUNNEL}", "tap*" }} counter drop
     udp dport {TUNNEL_PORT} ip saddr != {relay_address} counter drop
+    udp dport {TUNNEL_PORT} meta nfproto ipv6 counter drop
     tcp dport {_PORTS} ip saddr . tcp dport @admitted counter accept
     tcp dport {_PORTS} counter drop
   }}
@@ -108,10 +145,13 @@ table inet {TABLE} {{
     type filter hook output priority filter; policy accept;
     ip daddr 169.254.169.254 meta skuid != 0 counter reject with icmp type admin-prohibited
     ip6 daddr fd00:ec2::254 meta skuid != 0 counter reject with icmpv6 type admin-prohibited
-    meta skuid {_MONITORS} ip daddr 169.254.0.0/16 counter reject with icmp type admin-prohibited
-    meta skuid {_MONITORS} tcp dport {_PORTS} counter accept
+    meta skuid . ip daddr . tcp dport @approached counter accept
     meta skuid {_MONITORS} tcp sport {_PORTS} tcp flags & (syn | ack) != syn counter accept
     meta skuid {_MONITORS} counter reject with icmpx type admin-prohibited
   }}
 }}
 """
+
+
+def _add(which: str, elements: Sequence[str]) -> str:
+    return f"add element inet {TABLE} {which} {{ {', '.join(elements)} }}" if elements else ""

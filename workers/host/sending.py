@@ -11,7 +11,7 @@ from typing import Final, Self, assert_never
 
 from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.messages import MoveOrder, RowView
-from workers.domain.migration import Said
+from workers.domain.migration import Ports, Said
 from workers.host import source
 from workers.host.journal import Standing
 from workers.host.microvm import Microvm
@@ -107,6 +107,7 @@ class Sending(Move):
 
     async def conclude(self) -> None:
         entry = self.microvm.entry
+        await asyncio.to_thread(self.microvm.parts.network.withdraw, self.order.runner.number)
         if self._source.state is SourceState.GIVEN:
             gone = replace(entry, standing=Standing.GONE, order=None, process=None, move=None, gone_epoch=entry.epoch)
             await self.microvm.write(gone)
@@ -199,6 +200,8 @@ class Sending(Move):
         return await self._attempt(self._start_mirror())
 
     async def _start_mirror(self) -> None:
+        approach, ports = self.microvm.parts.network.approach, (self._ports.memory, self._ports.disk)
+        await asyncio.to_thread(approach, self.order.runner.number, self.order.peer_address, ports)
         with readable_keys(self.microvm.parts.identity, self.microvm.directory, self.microvm.user) as keys:
             await load_keys(self.microvm.qemu, keys, "client")
         await self._outgoing().start_mirror()
@@ -232,10 +235,16 @@ class Sending(Move):
         await self.microvm.wipe()
         return source.GuestWiped()
 
-    def _outgoing(self) -> Outgoing:
-        if self.order.ports is None or self.order.peer is None:
+    @property
+    def _ports(self) -> Ports:
+        if self.order.ports is None:
             raise Bug(f"{self.order.migration_id} is being sent to nowhere")
-        return Outgoing(self.microvm.qemu, self.order.peer_address, self.order.ports, self.order.peer)
+        return self.order.ports
+
+    def _outgoing(self) -> Outgoing:
+        if self.order.peer is None:
+            raise Bug(f"{self.order.migration_id} is being sent to nobody")
+        return Outgoing(self.microvm.qemu, self.order.peer_address, self._ports, self.order.peer)
 
     # ------------------------------------------------------------ beside the queue
 

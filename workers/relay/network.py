@@ -5,45 +5,65 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from workers.domain.names import GATEWAY, GATEWAY_MAC, GUEST_NETWORK
+from workers.domain.names import GATEWAY, GATEWAY6, GATEWAY_MAC, GUEST_NETWORK, GUEST_NETWORK6
+from workers.domain.overlay import GUEST_MTU
 from workers.links import Links, apply_rules, set_sysctl
 from workers.ports import Forwarding
-from workers.relay.rules import DEVICE, TUNNEL_PORT, owner_change, relay_rules
+from workers.relay.rules import CONNECTIONS_MAX, DEVICE, TUNNEL_PORT, owner_change, relay_rules
 
 TUNNEL_ID: Final = 77
-# The same as on the hosts: 1500 less VXLAN's 50 and WireGuard's 80.
-GUEST_MTU: Final = 1370
 
 
 class RelayNetwork:
     """The network namespace of the calling thread, made the relay of a deployment. Every call is idempotent."""
 
-    def __init__(self, address: str, public_interface: str, forbidden: Sequence[str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        public_interface: str,
+        forbidden: Sequence[str],
+        mtu: int = GUEST_MTU,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        """`mtu` is the guests', in octets; `connections_max` bounds what one guest has open."""
         self._address = address
         self._public_interface = public_interface
         self._forbidden = forbidden
+        self._mtu = mtu
+        self._connections_max = connections_max
 
     def hold(self, entries: Iterable[Forwarding]) -> None:
         """Make everything, and hold exactly these entries; connections that are established live on."""
         held = tuple(entries)
         with Links() as links:
             links.needed(self._public_interface)
-            apply_rules(relay_rules(self._public_interface, self._forbidden, held))
+            apply_rules(self._rules(held))
             self._ensure_device(links)
             _match_stations(links, held)
             _match_neighbours(links, held)
-        _set_kernel()
+        _set_kernel(self._public_interface)
 
     def change(self, before: Forwarding | None, after: Forwarding | None) -> None:
         """Replace one entry: first where its frames go, then whose frames are taken."""
         with Links() as links:
             if after is not None:
                 links.bind_tunnel(DEVICE, after.address.mac, after.host_address)
-                links.bind_neighbour(DEVICE, after.address.ip, after.address.mac)
+                for ip in _ips(after):
+                    links.bind_neighbour(DEVICE, ip, after.address.mac)
             elif before is not None:
                 links.unbind_tunnel(DEVICE, before.address.mac, before.host_address)
-                links.unbind_neighbour(DEVICE, before.address.ip)
+                for ip in _ips(before):
+                    links.unbind_neighbour(DEVICE, ip)
         apply_rules(owner_change(before, after))
+
+    def _rules(self, entries: Sequence[Forwarding]) -> str:
+        return relay_rules(
+            self._public_interface,
+            self._forbidden,
+            entries,
+            mtu=self._mtu,
+            connections_max=self._connections_max,
+        )
 
     def _ensure_device(self, links: Links) -> None:
         if links.index(DEVICE) is not None and links.tunnel_ends(DEVICE) != (self._address, None):
@@ -56,10 +76,11 @@ class RelayNetwork:
             vxlan_local=self._address,
             vxlan_learning=0,
             address=GATEWAY_MAC,
-            mtu=GUEST_MTU,
+            mtu=self._mtu,
         )
-        set_sysctl(f"net/ipv6/conf/{DEVICE}/disable_ipv6", "1", optional=True)
+        _let_ipv6_be_static()
         links.ensure_address(DEVICE, GATEWAY, GUEST_NETWORK.prefixlen)
+        links.ensure_address(DEVICE, GATEWAY6, GUEST_NETWORK6.prefixlen)
         links.change(DEVICE, state="up")
 
 
@@ -75,7 +96,7 @@ def _match_stations(links: Links, entries: Sequence[Forwarding]) -> None:
 
 
 def _match_neighbours(links: Links, entries: Sequence[Forwarding]) -> None:
-    wanted = {(entry.address.ip, entry.address.mac) for entry in entries}
+    wanted = {(ip, entry.address.mac) for entry in entries for ip in _ips(entry)}
     present = links.neighbours(DEVICE)
     for ip, _ in present - wanted:
         links.unbind_neighbour(DEVICE, ip)
@@ -83,8 +104,21 @@ def _match_neighbours(links: Links, entries: Sequence[Forwarding]) -> None:
         links.bind_neighbour(DEVICE, ip, mac)
 
 
-def _set_kernel() -> None:
+def _ips(entry: Forwarding) -> tuple[str, str]:
+    return entry.address.ip, entry.address.ip6
+
+
+def _let_ipv6_be_static() -> None:
+    """Take no address but the gateway's, ask nobody whether it is taken, and believe no router on the guests' side."""
+    for name, value in {"addr_gen_mode": 1, "accept_dad": 0, "accept_ra": 0, "disable_ipv6": 0}.items():
+        set_sysctl(f"net/ipv6/conf/{DEVICE}/{name}", str(value), optional=True)
+
+
+def _set_kernel(public_interface: str) -> None:
     set_sysctl("net/ipv4/ip_forward", "1")
+    # Whoever forwards hears no routers by default; the relay's own way out may have been told by one.
+    set_sysctl(f"net/ipv6/conf/{public_interface}/accept_ra", "2", optional=True)
+    set_sysctl("net/ipv6/conf/all/forwarding", "1", optional=True)
     # Answer ARP for the gateway alone, and take guests' packets from their own side alone.
     set_sysctl(f"net/ipv4/conf/{DEVICE}/arp_ignore", "1")
     set_sysctl(f"net/ipv4/conf/{DEVICE}/rp_filter", "1")
