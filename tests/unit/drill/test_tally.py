@@ -52,7 +52,7 @@ def test_the_report_counts_what_became_of_each_interruption_and_each_job() -> No
     assert (told["count"], told["survived"], told["parked"], told["rerun"], told["lost"]) == (3, 2, 0, 1, 0)
     assert told["steps_rerun"] == 2
     assert told["guest_gap_ms"] == {"p50": 40.0, "p95": 60.0, "p99": 60.0, "max": 60.0}
-    assert told["mib_sent"] == 434
+    assert told["mib_sent"] == 432
     assert told["connection"] == {
         "longest_gap_ms": 200.0, "longest_gap_stalled_ms": 1.0, "lost_messages": 0, "broken": 1,
     }  # fmt: skip
@@ -84,6 +84,14 @@ def test_percentiles_are_values_that_were_seen_and_they_rise(values: list[float]
     ranks = percentiles(values)
     assert set(ranks.values()) <= set(values)
     assert ranks["p50"] <= ranks["p95"] <= ranks["p99"] <= ranks["max"] == max(values)
+
+
+def test_a_move_whose_daemon_died_with_its_figures_counts_for_nothing_there() -> None:
+    moved = job(80.0, 0, 30.0)
+    moved["migrations"].append(dict.fromkeys(moved["migrations"][0]))
+    told = Tally(jobs=[moved]).report(7, {})
+    assert told["mib_sent"] == 216
+    assert told["stopped_ms"]["max"] == 30.0
 
 
 def test_nothing_measured_is_not_zero() -> None:

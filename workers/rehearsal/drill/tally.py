@@ -49,7 +49,7 @@ class Tally:
             "guest_gap_baseline_ms": percentiles([move["guest_gap_baseline_ms"] for move in moves]),
             "stopped_ms": percentiles([move["stopped_ms"] for move in moves]),
             "notice_to_commit_s": percentiles([move["notice_to_commit_s"] for move in moves]),
-            "mib_sent": sum(round(move["memory_mib_sent"] + move["disk_mib_sent"]) for move in moves),
+            "mib_sent": sum(round(move[kind] or 0) for move in moves for kind in ("memory_mib_sent", "disk_mib_sent")),
             "connection": _connection(self.jobs),
             "faults": dict(Counter(one["fault"] for one in self.interruptions if one["is_planted"])),
             "seed": seed,
