@@ -1,0 +1,52 @@
+"""A short drill, as a user starts it: real hosts are taken away from real jobs, with and without more going wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workers.rehearsal import remains
+from workers.rehearsal.places import Places
+from workers.rehearsal.remains import Journal
+
+pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(900)]
+
+PROGRAM = Path(sys.executable).parent / "spot-runner"
+LIMIT_S = 800.0
+COUNT = 4
+# What the commit must outlive: either daemon's end, everybody's in between, and hints that are gone.
+FAULTS = "source_daemon_killed@committed,target_daemon_killed@copying,control_killed@copying,redis_flushed@receiving"
+
+
+@pytest.fixture
+def places() -> Iterator[Places]:
+    places = Places(f"d{os.getpid() % 1000000}")
+    yield places
+    with remains.alone(places):
+        remains.sweep(places)
+        shutil.rmtree(places.logs, ignore_errors=True)
+
+
+def test_interrupted_jobs_survive_though_more_goes_wrong(places: Places, tmp_path: Path) -> None:
+    report, output = tmp_path / "report.json", tmp_path / "drill.log"
+    options = ["--count", str(COUNT), "--notice-seconds", "45..60", "--faults", FAULTS, "--json", str(report)]
+    with output.open("wb") as file:
+        command: list[str | Path] = [PROGRAM, "drill", "--name", places.name, *options]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False
+        )
+    said = output.read_text(errors="replace")
+    assert done.returncode == 0, said
+    told = json.loads(report.read_text())
+    assert (told["count"], told["survived"], told["lost"]) == (COUNT, COUNT, 0), said
+    assert (told["double_runs"], told["steps_rerun"], told["leftovers"]) == (0, 0, []), told
+    assert (told["connection"]["broken"], told["connection"]["lost_messages"]) == (0, 0)
+    assert told["stopped_ms"]["max"] is not None, "something was moved"
+    assert remains.leftovers(places, Journal(places.journal).remnants()) == ()
