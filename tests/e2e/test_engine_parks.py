@@ -14,6 +14,7 @@ from tests.e2e.engine_rig import END_OF_MOVE, EngineHost, eventually, runner_pac
 from tests.e2e.park_rig import ParkRig
 from workers.domain.messages import BootOrder, MonitorState, StartOrder
 from workers.domain.migration import MigrationPhase
+from workers.domain.overlay import GUEST_MTU
 from workers.host.microvm import fresh_identity
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
@@ -68,7 +69,7 @@ def test_a_busy_guest_is_parked_and_goes_on_elsewhere_and_loses_nothing(rig: Par
     eventually(lambda: rig.rows.get(row.id).running_at, "the guest runs")
     runs_alone_on(rig, "b", order, 3)
     stood_s = time.monotonic() - parked_at
-    told = fresh_identity(replace(order, epoch=3))
+    told = fresh_identity(replace(order, epoch=3), GUEST_MTU)
     step = rig["b"].call(order.runner_id, "AfterResume", "unparked", told)["clock_step_s"]
     assert abs(step) < stood_s / 2, "its clock was stepped before"
     assert rig["b"].wait_ended(order.runner_id) == 0

@@ -82,7 +82,7 @@ class Unparking(Receiving):
     async def _settle_in(self) -> None:
         """The guest runs here; it is told what time it is before anybody else can speak to it."""
         try:
-            told = fresh_identity(self.microvm.order)
+            told = fresh_identity(self.microvm.order, self.microvm.parts.network.mtu)
             step = await self.microvm.call("AfterResume", "unparked", told, limit_s=WAKE_LIMIT_S)
             log.info("guest_unparked", runner=self.microvm.entry.runner_id, clock_step_s=step["clock_step_s"])
         except SpotError as error:
