@@ -132,13 +132,18 @@ def checked_station(station: Station) -> Station:
         octets = b""
     if len(octets) != _KEY_OCTETS:
         raise BadInput(f"key: {station.key!r} is no WireGuard key; send 32 octets in base64")
-    if station.endpoint is not None:
-        address, _, port = station.endpoint.rpartition(":")
-        try:
-            ipaddress.ip_address(address.strip("[]"))
-            fits = 0 < int(port) < 1 << 16
-        except ValueError:
-            fits = False
-        if not fits:
-            raise BadInput(f"endpoint: {station.endpoint!r} is no address with a port; send one, or none at all")
+    if station.endpoint is not None and not _is_endpoint(station.endpoint):
+        raise BadInput(f"endpoint: {station.endpoint!r} is no address with a port; send one, or none at all")
     return station
+
+
+def _is_endpoint(text: str) -> bool:
+    address, _, port = text.rpartition(":")
+    try:
+        # An IPv6 zone may be any text at all, and what we write is read line by line.
+        ip = ipaddress.ip_address(address.removeprefix("[").removesuffix("]").replace("%", "no zone"))
+    except ValueError:
+        return False
+    is_bracketed = address.startswith("[") and address.endswith("]")
+    fits = port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16
+    return fits and is_bracketed is isinstance(ip, ipaddress.IPv6Address)

@@ -24,13 +24,18 @@ class RelayNetwork:
         forbidden: Sequence[str],
         mtu: int = GUEST_MTU,
         connections_max: int = CONNECTIONS_MAX,
+        overlay: str | None = None,
     ) -> None:
-        """`mtu` is the guests', in octets; `connections_max` bounds what one guest has open."""
+        """`mtu` is the guests', in octets; `connections_max` bounds what one guest has open.
+
+        `overlay` names the WireGuard link if this relay is the hub of one.
+        """
         self._address = address
         self._public_interface = public_interface
         self._forbidden = forbidden
         self._mtu = mtu
         self._connections_max = connections_max
+        self._overlay = overlay
 
     def hold(self, entries: Iterable[Forwarding]) -> None:
         """Make everything, and hold exactly these entries; connections that are established live on."""
@@ -63,6 +68,7 @@ class RelayNetwork:
             entries,
             mtu=self._mtu,
             connections_max=self._connections_max,
+            overlay=self._overlay,
         )
 
     def _ensure_device(self, links: Links) -> None:

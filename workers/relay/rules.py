@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from workers.domain.names import GATEWAY, GATEWAY6, GUEST_NETWORK, GUEST_NETWORK6
-from workers.domain.overlay import GUEST_MTU, SEGMENT6_OCTETS, SEGMENT_OCTETS
+from workers.domain.overlay import GUEST_MTU, OVERLAY_NETWORK, SEGMENT6_OCTETS, SEGMENT_OCTETS
 from workers.ports import Forwarding
 
 DEVICE: Final = "guests"
@@ -53,12 +53,13 @@ def relay_rules(
     *,
     mtu: int = GUEST_MTU,
     connections_max: int = CONNECTIONS_MAX,
+    overlay: str | None = None,
 ) -> str:
     """Render the whole table; loading it again leaves established connections alone.
 
     A host can speak for exactly the guests that are on it: after a move the former host's frames are dropped, as are
     those of a host that somebody has broken out to. `mtu` is the guests', in octets; `connections_max` bounds what one
-    guest has open, each family by itself.
+    guest has open, each family by itself. Through the link `overlay`, if there is one, hosts reach each other.
     """
     return f"""\
 add table inet {TABLE}
@@ -70,7 +71,7 @@ add set inet {TABLE} open {{ type ipv4_addr; size {GUEST_NETWORK.num_addresses};
 add set inet {TABLE} open6 {{ type ipv6_addr; size {GUEST_NETWORK.num_addresses}; flags dynamic; }}
 table inet {TABLE} {{
 {_ARRIVING}
-{_passing(public_interface, forbidden, connections_max)}
+{_passing(public_interface, forbidden, connections_max, overlay)}
 {_shrinking(mtu)}
   chain behind {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -97,7 +98,7 @@ ip saddr . {_INNER_SOURCE} . {_INNER_ARP_SENDER} @owners counter accept
   }}"""
 
 
-def _passing(public_interface: str, forbidden: Sequence[str], connections_max: int) -> str:
+def _passing(public_interface: str, forbidden: Sequence[str], connections_max: int, overlay: str | None) -> str:
     closed, closed6 = _closed(forbidden)
     return f"""\
   chain too_many {{
@@ -107,6 +108,7 @@ def _passing(public_interface: str, forbidden: Sequence[str], connections_max: i
   chain passing {{
     type filter hook forward priority filter; policy drop;
     iifname "{DEVICE}" oifname "{DEVICE}" counter drop
+    {_between(overlay) if overlay else ""}
     iifname "{DEVICE}" ip daddr {{ {closed} }} counter reject with icmp type admin-prohibited
     iifname "{DEVICE}" ip6 daddr {{ {closed6} }} counter reject with icmpv6 type admin-prohibited
     iifname "{DEVICE}" ct state new add @open {{ ip saddr ct count over {connections_max} }} jump too_many
@@ -115,6 +117,11 @@ def _passing(public_interface: str, forbidden: Sequence[str], connections_max: i
     iifname "{DEVICE}" oifname "{public_interface}" ip6 saddr {GUEST_NETWORK6} counter accept
     iifname "{public_interface}" oifname "{DEVICE}" ct state established,related counter accept
   }}"""
+
+
+def _between(link: str) -> str:
+    """Let hosts reach each other through the hub, each in its own name, which WireGuard has checked."""
+    return f'iifname "{link}" oifname "{link}" ip saddr {OVERLAY_NETWORK} ip daddr {OVERLAY_NETWORK} counter accept'
 
 
 def _shrinking(mtu: int) -> str:
