@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from pathlib import Path
 
 PAGE = 4096
@@ -24,8 +25,13 @@ def block(number: int) -> bytes:
     return piece * (BLOCK // len(piece))
 
 
-def work(seconds: float, memory_mib: int, disk_mib: int, pace_s: float = 0.0) -> int:
-    """Be busy for so long, then check; the memory is written once per `pace_s`, the disk gets `disk_mib` in all."""
+def work(seconds: float, memory_mib: int, disk_mib: int, pace_s: float = 0.0, random_mib: int = 0) -> int:
+    """Be busy for so long, then check; the memory is written once per `pace_s`, the disk gets `disk_mib` in all.
+
+    `random_mib` more are held that nothing can make smaller.
+    """
+    held = os.urandom(random_mib << 20)
+    known = zlib.adler32(held)
     end = time.monotonic() + seconds
     memory = bytearray(memory_mib << 20)
     rounds = written = 0
@@ -39,7 +45,7 @@ def work(seconds: float, memory_mib: int, disk_mib: int, pace_s: float = 0.0) ->
                 file.write(block(written))
                 written += 1
                 os.fsync(file.fileno())
-        if any(memory[place] != rounds & 255 for place in range(0, len(memory), PAGE)):
+        if any(memory[place] != rounds & 255 for place in range(0, len(memory), PAGE)) or zlib.adler32(held) != known:
             return 1
         # What lies in the guest's own cache proves nothing about its disk.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -45,7 +45,7 @@ class ParkRig(Rig):
         try:
             self.settings = ControlSettings(home=self.home, host_listen=f"{CONTROL}:{PORT}", database_url=None)
             self.store = DirectoryObjects.open(self.home / "objects", self.home / "objects.key", SystemClock())
-            self.rows.sign = self._sign
+            self.rows.sign = self.signed
             self._listener = self._serve()
         except BaseException:
             self.end()
@@ -129,7 +129,7 @@ class ParkRig(Rig):
         self.rows.add(row)
         return row
 
-    def _sign(self, row: Migration, host: HostId, names: tuple[str, ...]) -> Mapping[str, str]:
+    def signed(self, row: Migration, host: HostId, names: tuple[str, ...]) -> Mapping[str, str]:
         method = ObjectMethod.PUT if row.source_id == host else ObjectMethod.GET
         limit = timedelta(minutes=1)
         return {name: self.store.url(method, object_name(row.park_id or row.id, name), limit) for name in names}

@@ -8,6 +8,7 @@ row's PAUSED promises; QEMU has completed before that, and from then on it never
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Final
@@ -105,7 +106,7 @@ class Parking(Sending):
         await deposit.memory_read()
         await self._completed.wait()
         self._manifest = await deposit.finish()
-        self.figures |= deposit.figures()
+        self.figures |= deposit.figures() | {"stored_at": time.time()}
         self.put(source.MemoryCompleted())
 
     async def _be_patient(self, now: float) -> None:
