@@ -79,6 +79,11 @@ def host_routes(words: Words) -> Blueprint:
         urls = words.object_urls(admitted(words), MigrationId(migration_id), _body(_ASKED).names)
         return _answer(_URLS, ObjectUrls(urls)) if urls is not None else abort(404, _NOT_YOURS)
 
+    @routes.post("/migrations/<migration_id>/certificate")
+    def certificate(migration_id: str) -> Response:
+        given = words.move_certificate(admitted(words), MigrationId(migration_id), _body(_RENEW))
+        return _answer(_REGISTERED, given) if given else abort(404, _NOT_YOURS)
+
     @routes.post("/migrations/<migration_id>/<said>")
     def say(migration_id: str, said: str) -> Response:
         caller, word = admitted(words), _body(_WORD)

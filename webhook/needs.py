@@ -125,3 +125,6 @@ class Authority(Protocol):
 
     def host_certificate(self, csr_pem: str, host_id: HostId, address: str) -> str:
         """Sign a host's key for exactly this name and address. Raises `BadInput`."""
+
+    def move_certificate(self, csr_pem: str, host_id: HostId, migration_id: MigrationId) -> str:
+        """Sign the key of one host's part in one migration. Raises `BadInput`."""

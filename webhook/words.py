@@ -102,6 +102,25 @@ class Words:
         certificate = self.authority.host_certificate(request.csr, host.id, host.address)
         return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
 
+    def move_certificate(
+        self, host_id: HostId, migration_id: MigrationId, request: RenewalRequest
+    ) -> RegistrationAnswer | None:
+        """Give one of a migration's two hosts what its monitor proves itself with; None if it is not this host's row.
+
+        Raises `Refused` once there is nothing to be opened any more.
+        """
+        row, role = self._mine(host_id, migration_id)
+        if row is None or role is None:
+            return None
+        if row.source_id is None or row.target_id is None:
+            raise Refused(
+                f"{migration_id} goes between a host and the store; no monitor proves itself to another in it"
+            )
+        if row.phase not in _OPEN_TO_PAUSE:
+            raise Refused(f"{migration_id} is {row.phase}; it needs no certificate any more")
+        certificate = self.authority.move_certificate(request.csr, host_id, migration_id)
+        return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
+
     def heartbeat(self, host_id: HostId, heartbeat: Heartbeat) -> HeartbeatAnswer:
         """Note that the host lives, and call it ready when it says so for the first time."""
         now = self.clock.now()

@@ -1,10 +1,11 @@
 """Who is who: the deployment's two issuers and the certificates that they sign.
 
     control ──▶ control plane, relay      a host obeys whoever shows one of these
-    hosts   ──▶ one leaf for each host    the control plane knows a host by it, and hosts know each other
+    hosts   ──▶ one leaf for each host    the control plane knows a host by it
+            ──▶ two leaves for each move  its two monitors know each other by them
 
 They are two so that no host, which runs untrusted jobs, can ever give another
-host an order. Leaves live for a day; whoever needs one longer gets another.
+host an order. Leaves live for a day; whoever needs one longer gets another. A move's live for minutes.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from workers.clock import SystemClock
 from workers.domain.errors import BadInput, Unfit
-from workers.domain.names import HostId
+from workers.domain.names import HostId, MigrationId, move_name
 from workers.ports import Clock
 
 ORGANIZATION: Final = "spot-runner"
 LEAF_LIFE: Final = timedelta(hours=24)
+# Both streams of a move are opened within seconds; a host's clock may be some minutes ahead.
+MOVE_LIFE: Final = timedelta(minutes=15)
 # A machine that has just booted may have a clock that is some minutes behind.
 BACKDATED: Final = timedelta(minutes=10)
 ISSUER_LIFE: Final = timedelta(days=3650)
@@ -112,19 +115,31 @@ class Authority:
         """
         return _pem(self._leaf(self._hosts, _key_of(csr_pem), host_id, [address]))
 
+    def move_certificate(self, csr_pem: str, host_id: HostId, migration_id: MigrationId) -> str:
+        """Return the certificate of one host's part in one migration; nobody takes it for the host's own.
+
+        Raises `BadInput` if the request was not signed by its own P-256 key.
+        """
+        return _pem(self._leaf(self._hosts, _key_of(csr_pem), move_name(host_id, migration_id), (), MOVE_LIFE))
+
     def control_leaf(self, name: str, addresses: Sequence[str] = ()) -> Leaf:
         """Make a certificate and key for a part of the control plane: `control`, `relay`."""
         key = _make_key()
         return Leaf(_pem(self._leaf(self._control, key.public_key(), name, addresses)), _key_pem(key))
 
     def _leaf(
-        self, issuer: _Issuer, key: ec.EllipticCurvePublicKey, name: str, addresses: Sequence[str]
+        self,
+        issuer: _Issuer,
+        key: ec.EllipticCurvePublicKey,
+        name: str,
+        addresses: Sequence[str],
+        life: timedelta = LEAF_LIFE,
     ) -> x509.Certificate:
         try:
             names = x509.SubjectAlternativeName(
                 [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses)]
             )
-            builder = _builder(self._clock, _subject(name), LEAF_LIFE).issuer_name(issuer.certificate.subject)
+            builder = _builder(self._clock, _subject(name), life).issuer_name(issuer.certificate.subject)
         except ValueError as error:
             raise BadInput(f"no certificate can be made for {name!r} at {list(addresses)}: {error}") from error
         return (

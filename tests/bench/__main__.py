@@ -20,13 +20,14 @@ from tests.e2e.busy_guest import busy_package
 from tests.e2e.engine_rig import END_OF_MOVE, Rig, eventually, runner_package
 from workers.domain.messages import BootOrder, StartOrder
 from workers.domain.migration import MigrationPhase
-from workers.domain.names import HostId
+from workers.domain.names import HostId, MigrationId, move_name
 from workers.domain.overlay import GUEST_MTU
 from workers.host.disks import Stock
 from workers.host.microvm import fresh_identity
 from workers.host.packages import Unpacked
 from workers.host.template import measure_cold_boot
-from workers.host.tls import readable_keys, subject
+from workers.host.tls import MoveKeys, readable_keys, subject
+from workers.identity import make_csr
 
 # Busy enough that memory and disk change all the time, and still of one opinion when it is checked.
 WORK = json.dumps({"seconds": 600.0, "memory_mib": 16, "disk_mib": 64, "pace_s": 0.25})
@@ -71,12 +72,17 @@ class Bench:
 
     def _make_keys(self, stack: ExitStack) -> Keys:
         source, target = HostId("spot-host-source"), HostId("spot-host-target")
-        return Keys(self._lay_out(source, stack), self._lay_out(target, stack), target, subject(source))
+        move = MigrationId("spot-move-floor")
+        ends = self._lay_out(source, move, stack), self._lay_out(target, move, stack)
+        return Keys(*ends, move_name(target, move), subject(source, move))
 
-    def _lay_out(self, name: HostId, stack: ExitStack) -> Path:
+    def _lay_out(self, name: HostId, move: MigrationId, stack: ExitStack) -> Path:
         place = self._home / name
         place.mkdir()
-        return stack.enter_context(readable_keys(self._rig.identity(name, "127.0.0.1"), place, 0))
+        key, request = make_csr(name)
+        authority = self._rig.authority
+        keys = MoveKeys(key, authority.move_certificate(request, name, move), authority.hosts_ca)
+        return stack.enter_context(readable_keys(keys, place, 0))
 
     def restore_once(self) -> None:
         """One restore by hand, one of ours."""

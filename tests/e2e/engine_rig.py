@@ -21,7 +21,16 @@ from pyroute2 import netns
 
 from tests.integration.wires import Place, Site
 from workers.domain.errors import Unreachable
-from workers.domain.messages import BootOrder, GuestRunnerState, MoveOrder, RowView, RunnerReport, Word
+from workers.domain.messages import (
+    BootOrder,
+    GuestRunnerState,
+    MoveOrder,
+    RegistrationAnswer,
+    RenewalRequest,
+    RowView,
+    RunnerReport,
+    Word,
+)
 from workers.domain.migration import (
     MIGRATION,
     Migration,
@@ -75,6 +84,10 @@ class Rows:
         """Hosts that cannot reach the control plane at all."""
         self.sign: Callable[[Migration, HostId, tuple[str, ...]], Mapping[str, str]] | None = None
         """Gives a host the URLs of its park's objects, if there is an object store."""
+        self.forged: dict[HostId, Callable[[str, MigrationId], RegistrationAnswer]] = {}
+        """Hosts whose monitors show another certificate than they should."""
+        self.unheard: list[tuple[HostId, Said | None]] = []
+        """What was said, or asked (None), and did not arrive."""
         self.figures: dict[str, float] = {}
         self.reasons: list[str] = []
 
@@ -112,6 +125,7 @@ class Rows:
 
     def hear(self, host: HostId, key: MigrationId, said: Said | None, word: Word | None) -> RowView:
         if host in self.deaf or said in self.lost:
+            self.unheard.append((host, said))
             raise Unreachable("the test's wire is cut")
         now = datetime.now(UTC)
         with self._changed:
@@ -141,6 +155,14 @@ class RowClient:
 
     rows: Rows
     host: HostId
+    authority: Authority
+
+    async def move_certificate(self, migration_id: MigrationId, request: RenewalRequest) -> RegistrationAnswer:
+        self.rows.hear(self.host, migration_id, None, None)
+        if forge := self.rows.forged.get(self.host):
+            return forge(request.csr, migration_id)
+        certificate = self.authority.move_certificate(request.csr, self.host, migration_id)
+        return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
 
     async def row(self, migration_id: MigrationId) -> RowView:
         return self.rows.hear(self.host, migration_id, None, None)
@@ -303,18 +325,33 @@ class Rig:
 
     def begin(self, order: BootOrder, source: str, target: str, attempt: int = 1, seconds: float = 60.0) -> Migration:
         """Do what the reconciler does until the source has its order."""
-        row = self.plan(order, source, target, attempt, seconds)
-        self.rows.enter(row.id, MigrationPhase.RECEIVING)
-        moved = replace(order, epoch=row.epoch)
-        to_target = MoveOrder(row.id, moved, self[source].id, self[source].address, seconds, row.epoch - 1)
-        ports = self[target].inside.run(self[target].engine.receive(to_target))
-        self.rows.enter(row.id, MigrationPhase.COPYING, ports)
-        to_source = replace(to_target, peer=self[target].id, peer_address=self[target].address, ports=ports)
-        self[source].inside.run(self[source].engine.send(to_source))
+        row = self.listen(order, source, target, attempt, seconds)
+        self.send(order, row, seconds)
         return self.rows.get(row.id)
 
     def objects(self, identity: Path) -> Objects:
         return NoObjects()
+
+    def listen(self, order: BootOrder, source: str, target: str, attempt: int = 1, seconds: float = 60.0) -> Migration:
+        """Do what the reconciler does until the target listens."""
+        row = self.plan(order, source, target, attempt, seconds)
+        to_target = self.move_order(order, row, self[source], seconds)
+        ports = self[target].inside.run(self[target].engine.receive(to_target))
+        self.rows.enter(row.id, MigrationPhase.RECEIVING, ports)
+        return self.rows.get(row.id)
+
+    def send(self, order: BootOrder, row: Migration, seconds: float = 60.0) -> None:
+        """Give the source its order."""
+        source, target = (self._host(key) for key in (row.source_id, row.target_id))
+        self.rows.enter(row.id, MigrationPhase.COPYING)
+        source.inside.run(source.engine.send(self.move_order(order, row, target, seconds)))
+
+    def move_order(self, order: BootOrder, row: Migration, peer: EngineHost, seconds: float = 60.0) -> MoveOrder:
+        moved = replace(order, epoch=row.epoch)
+        return MoveOrder(row.id, moved, peer.id, peer.address, seconds, row.epoch - 1, ports=row.ports)
+
+    def _host(self, key: HostId | None) -> EngineHost:
+        return next(host for host in self.hosts.values() if host.id == key)
 
     def settle(self, runner: RunnerId) -> None:
         """Wait until no host has anything undecided about this runner."""
@@ -336,11 +373,11 @@ class Rig:
             host_id=key,
             address=address,
             home=self.home / key / "engine",
-            identity=self.identity(key, address),
+            make_csr=make_csr,
             shelf=_Shelf(self.unpacked),
             network=network,
-            control=RowClient(self.rows, key),
-            objects=self.objects(self.home / key / "identity"),
+            control=RowClient(self.rows, key, self.authority),
+            objects=self.objects(self.identity(key, address)),
             connect_guest=GuestChannel.connect,
         )
         return EngineHost(key, address, place, parts, Inside(place.name))

@@ -5,24 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.busy_guest import busy_package
 from tests.e2e.engine_rig import END_OF_MOVE, EngineHost, Rig, eventually, runner_package
 from workers.domain.errors import Refused, TryLater
-from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, MoveOrder, StartOrder
-from workers.domain.migration import Migration, MigrationPhase, Ports, Said
-from workers.domain.names import HostId
+from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, StartOrder
+from workers.domain.migration import Migration, MigrationPhase, Said
 from workers.host.processes import process_name
-from workers.host.tls import readable_keys
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
 PAUSED, COMMITTED = MigrationPhase.PAUSED, MigrationPhase.COMMITTED
@@ -174,8 +168,9 @@ def test_the_source_restarted_after_the_commit_wipes(rig: Rig, order: BootOrder)
 def test_a_target_that_is_cut_off_loses_the_move_but_not_the_guest(rig: Rig, order: BootOrder) -> None:
     """Both must have reached the row within the last second before anybody pauses."""
     rig.rows.words.clear()
+    row = rig.listen(order, "a", "b")
     rig.rows.deaf.add(rig["b"].id)
-    row = rig.begin(order, "a", "b")
+    rig.send(order, row)
     assert rig.rows.wait(row.id, *END_OF_MOVE).phase is ABORTED
     assert (rig["a"].id, Said.PAUSED) not in rig.rows.words
     _mend(rig)
@@ -216,73 +211,20 @@ def test_stop_waits_for_the_decision(rig: Rig, order: BootOrder) -> None:
 def test_orders_are_harmless_when_repeated(rig: Rig, order: BootOrder) -> None:
     row = _paused(rig, order)
     ports = rig.rows.get(row.id).ports
-    receive = _order_for(rig, order, row, "a")
+    receive = replace(rig.move_order(order, row, rig["a"]), ports=None)
     assert rig["b"].inside.run(rig["b"].engine.receive(receive)) == ports
-    send = replace(_order_for(rig, order, row, "b"), ports=ports)
+    send = replace(rig.move_order(order, row, rig["b"]), ports=ports)
     rig["a"].inside.run(rig["a"].engine.send(send))
     _mend(rig)
     rig.rows.wait(row.id, FINISHED)
     _runs_alone_on(rig, "b", order, 2)
 
 
-def _order_for(rig: Rig, order: BootOrder, row: Migration, peer: str) -> MoveOrder:
-    return MoveOrder(row.id, replace(order, epoch=row.epoch), rig[peer].id, rig[peer].address, 60.0, 1)
-
-
-def _listening(rig: Rig, order: MoveOrder) -> Ports:
-    ports = rig["b"].inside.run(rig["b"].engine.receive(order))
-    assert ports is not None
-    return ports
-
-
 def test_a_migration_at_a_wrong_epoch_is_refused(rig: Rig, order: BootOrder) -> None:
-    row = rig.plan(replace(order, epoch=4), "a", "b")
+    late = replace(order, epoch=4)
+    row = rig.plan(late, "a", "b")
     with pytest.raises(Refused, match="epoch"):
-        rig["a"].inside.run(rig["a"].engine.send(_order_for(rig, replace(order, epoch=4), row, "b")))
-
-
-def test_a_third_host_with_a_good_certificate_is_refused_on_both_ports(rig: Rig, order: BootOrder) -> None:
-    """From the peer's own address, so that it is the certificate that is refused and not the packet."""
-    row = rig.plan(order, "a", "b")
-    ports = _listening(rig, _order_for(rig, order, row, "a"))
-    third = rig.identity(HostId("spot-host-third"), rig["a"].address)
-    assert _exports(rig, rig["a"].parts.identity, ports.disk).returncode == 0
-    refused = _exports(rig, third, ports.disk)
-    assert refused.returncode != 0
-    assert "TLS" in refused.stderr or "handshake" in refused.stderr or "closed" in refused.stderr
-    assert rig["a"].place.call(_is_hung_up_on, third, rig["b"].address, ports.memory, rig["b"].id)
-    rig.rows.abort(row.id)
-
-
-def _exports(rig: Rig, identity: Path, port: int) -> subprocess.CompletedProcess[str]:
-    with readable_keys(identity, rig.home, 0) as keys:
-        tls = f"tls-creds-x509,id=t,dir={keys},endpoint=client"
-        image = f"driver=nbd,host={rig['b'].address},port={port},export=disk,tls-creds=t,tls-hostname={rig['b'].id}"
-        command = ("qemu-img", "info", "--object", tls, "--image-opts", image)
-        inside = ("ip", "netns", "exec", rig["a"].place.name, *command)
-        return subprocess.run(inside, check=False, capture_output=True, text=True, timeout=60)
-
-
-def _is_hung_up_on(identity: Path, address: str, port: int, name: str) -> bool:
-    context = ssl.create_default_context(cafile=str(identity / "hosts-ca.pem"))
-    context.load_cert_chain(identity / "certificate.pem", identity / "key.pem")
-    with socket.create_connection((address, port), timeout=30) as plain:
-        try:
-            with context.wrap_socket(plain, server_hostname=name) as secured:
-                return secured.recv(1) == b""
-        except (ssl.SSLError, ConnectionError):
-            return True
-
-
-def test_a_stranger_is_not_even_let_in(rig: Rig, order: BootOrder) -> None:
-    """The ports are open to the peer's address alone; here the peer is somebody else, so host a is the stranger."""
-    row = rig.plan(order, "a", "b")
-    move = replace(_order_for(rig, order, row, "a"), peer_address="10.90.0.99")
-    ports = _listening(rig, move)
-    for port in (ports.memory, ports.disk):
-        with pytest.raises((TimeoutError, ConnectionError)):
-            rig["a"].place.connect(rig["b"].address, port, 1.0)
-    rig.rows.abort(row.id)
+        rig["a"].inside.run(rig["a"].engine.send(rig.move_order(late, row, rig["b"])))
 
 
 def test_what_the_guest_says_of_its_program_comes_along(rig: Rig, order: BootOrder) -> None:

@@ -51,6 +51,9 @@ class PlainAuthority:
     def host_certificate(self, csr_pem: str, host_id: HostId, address: str) -> str:
         return f"{host_id} at {address}"
 
+    def move_certificate(self, csr_pem: str, host_id: HostId, migration_id: MigrationId) -> str:
+        return f"{host_id} in {migration_id}"
+
 
 @dataclass
 class Vm:

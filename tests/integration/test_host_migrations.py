@@ -7,16 +7,18 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 from pydantic import TypeAdapter
 from werkzeug.test import TestResponse
 
 from tests.contract.store_rows import ManualClock, a_host, a_migration, a_runner
-from tests.integration.listeners import HeardHints, HostCaller, bare, happened
+from tests.integration.listeners import HeardHints, HostCaller, a_heartbeat, bare, happened
 from workers.domain.events import Happening
 from workers.domain.host import HostState
-from workers.domain.messages import RowView, Word
+from workers.domain.messages import RegistrationAnswer, RenewalRequest, RowView, Word
 from workers.domain.migration import Migration, MigrationPhase
 from workers.domain.names import HostId
+from workers.identity import Authority, make_csr
 from workers.store.repository import SqlStore
 
 H = HostId("spot-host-a")
@@ -55,6 +57,43 @@ class TestMigration:
         assert self.view(caller.get("/v1/migrations/spot-move-1", T)).may_pause
         clock.move(timedelta(seconds=0.2))
         assert not self.view(caller.get("/v1/migrations/spot-move-1", T)).may_pause
+
+    def certificate(self, caller: HostCaller, who: str | None) -> TestResponse:
+        request = RenewalRequest(make_csr(HostId("spot-host-liar"))[1])
+        return caller.post("/v1/migrations/spot-move-1/certificate", who, request)
+
+    def test_each_side_gets_a_certificate_for_its_part_in_this_move_alone(
+        self, caller: HostCaller, store: SqlStore, authority: Authority
+    ) -> None:
+        self.plan(store, MigrationPhase.PLANNED)
+        for name in (H, T):
+            answer = self.certificate(caller, name)
+            assert answer.status_code == 200
+            given = TypeAdapter(RegistrationAnswer).validate_json(answer.data)
+            leaf = x509.load_pem_x509_certificate(given.certificate.encode())
+            leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(given.hosts_ca.encode()))
+            assert leaf.subject.rfc4514_string() == f"CN={name}.spot-move-1,O=spot-runner"
+            assert given.hosts_ca == authority.hosts_ca
+
+    def test_nobody_else_gets_one_and_nobody_once_there_is_nothing_to_open(
+        self, caller: HostCaller, store: SqlStore
+    ) -> None:
+        row = self.plan(store, MigrationPhase.COPYING)
+        store.hosts.add(bare("spot-host-d", HostState.TERMINATED))
+        others = {"spot-host-c": 404, "spot-host-d": 403, "spot-host-unknown": 403, None: 403}
+        assert {who: self.certificate(caller, who).status_code for who in others} == others
+        store.decide(row, replace(row, phase=MigrationPhase.PAUSED))
+        assert [self.certificate(caller, who).status_code for who in (H, T)] == [403, 403]
+
+    def test_who_shows_the_certificate_of_a_move_is_no_host(self, caller: HostCaller, store: SqlStore) -> None:
+        """So a monitor that was taken over cannot speak for its host."""
+        self.plan(store, MigrationPhase.COPYING)
+        taken = f"{H}.spot-move-1"
+        assert caller.post("/v1/heartbeat", taken, a_heartbeat()).status_code == 403
+        assert caller.get("/v1/migrations/spot-move-1", taken).status_code == 403
+        assert caller.post("/v1/migrations/spot-move-1/paused", taken, Word(epoch=2)).status_code == 403
+        assert caller.post("/v1/renew", taken, RenewalRequest(make_csr(H)[1])).status_code == 403
+        assert self.certificate(caller, taken).status_code == 403
 
     def test_a_move_goes_its_whole_way(self, caller: HostCaller, store: SqlStore, hints: HeardHints) -> None:
         row = self.plan(store, MigrationPhase.COPYING)

@@ -55,6 +55,54 @@ def test_without_faults_every_migration_is_finished() -> None:
         assert world.at_target.guest_runs
 
 
+MINUTES = 10
+
+
+def _committed(world: World) -> bool:
+    """Let a migration go to its commit, and no further."""
+    for _ in range(400):
+        if world.row.phase is MigrationPhase.COMMITTED:
+            return True
+        world.rng.choice(list(world.actions()))()
+        world.check()
+    return world.row.phase is MigrationPhase.COMMITTED
+
+
+def _cut_off(world: World) -> None:
+    """Ten minutes in which nothing reaches the row, and everything else that can befall a source befalls it."""
+    source = world.sides[Role.SOURCE]
+    for second in range(MINUTES * 60):
+        world.wire.clear()
+        world.crashes = 0
+        befalls = [world.at_source.fail, world.at_source.go_on]
+        if source.up:
+            befalls += [lambda: world.tell_limit(source), lambda: world.tell_silent(source)]
+            befalls += [lambda: world.crash(source)] if second % 20 == 0 else []
+            befalls += [lambda: world.hand_over(source)] if source.events else []
+        else:
+            befalls += [lambda: world.restart(source)]
+        world.rng.choice(befalls)()
+        world.check()
+
+
+def test_a_source_without_a_control_plane_never_runs_what_was_committed() -> None:
+    tell_silent_stories(World)
+
+
+def tell_silent_stories(make: Callable[[Random], World]) -> None:
+    told = 0
+    for seed in range(300):
+        world = make(Random(seed))
+        if _committed(world) and world.at_source.state == "postmigrate":
+            told += 1
+            _cut_off(world)
+            world.healed = True
+            live(world, steps=0)
+            assert world.row.phase is MigrationPhase.FINISHED
+            assert world.at_target.guest_runs
+    assert told > 200, "hardly a story got as far as the commit"
+
+
 # ---------------------------------------------------------------- planted faults: each must be caught
 
 
@@ -172,3 +220,8 @@ PLANTED: dict[str, Callable[[Random], World]] = {
 def test_a_planted_fault_is_caught(fault: str) -> None:
     with pytest.raises(Broken, match="seed"):
         tell_stories(PLANTED[fault])
+
+
+def test_a_source_that_loses_its_patience_after_the_commit_is_caught() -> None:
+    with pytest.raises(Broken, match=r"two copies run|committed away"):
+        tell_silent_stories(PLANTED["source resumes by itself"])

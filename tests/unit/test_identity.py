@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.unit.identity_opener import opened_ca
 from workers.clock import SystemClock
 from workers.domain.errors import BadInput, Unfit
-from workers.domain.names import HostId
+from workers.domain.names import HostId, MigrationId
 from workers.identity import Authority, Leaf, common_name, make_csr, write_leaf
 
 HOST = HostId("spot-host-a")
@@ -228,6 +228,16 @@ class TestCertificates:
         certificate = parsed(authority.host_certificate(csr, HOST, "10.90.0.16"))
         assert "liar" not in str(certificate.extensions) + certificate.subject.rfc4514_string()
         assert certificate.public_key() == load_pem_private_key(key.encode(), None).public_key()
+
+    def test_the_certificate_of_a_move_is_for_one_name_and_for_minutes(self, tmp_path: Path) -> None:
+        now = datetime.now(UTC).replace(microsecond=0)
+        csr = make_csr(HOST)[1]
+        certificate = parsed(at(tmp_path, now).move_certificate(csr, HOST, MigrationId("spot-move-1")))
+        assert certificate.subject.rfc4514_string() == "CN=spot-host-a.spot-move-1,O=spot-runner"
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert list(names) == [x509.DNSName("spot-host-a.spot-move-1")]
+        assert certificate.not_valid_before_utc == now - timedelta(minutes=10)
+        assert certificate.not_valid_after_utc == now + timedelta(minutes=15)
 
     @pytest.mark.parametrize(
         "csr",

@@ -75,7 +75,7 @@ async def _run(settings: HostSettings) -> None:
             host_id=HostId(told.host_id),
             address=address,
             home=settings.host_home / "engine",
-            identity=directory,
+            make_csr=make_csr,
             shelf=PackageShelf(settings.package_store, settings.package_cache, host_class),
             network=network,
             control=control,

@@ -226,7 +226,7 @@ class RegistrationAnswer:
 
 @dataclass(frozen=True)
 class RenewalRequest:
-    """How a host gets its next certificate before the present one ends; answered with a `RegistrationAnswer`."""
+    """How a host gets its next certificate, or one for its part in a move; answered with a `RegistrationAnswer`."""
 
     csr: str
     """PEM; only its key is used."""

@@ -64,6 +64,11 @@ def migration_id(token: str) -> MigrationId:
     return MigrationId(f"spot-move-{token}")
 
 
+def move_name(host: HostId, move: MigrationId) -> str:
+    """Name one host's part in one migration: its certificate is good for that and for nothing else."""
+    return f"{host}.{move}"
+
+
 def guest_address(number: int) -> GuestAddress:
     """Return the address of the runner with this number, 0 <= number < `NUMBERS_MAX`."""
     if not 0 <= number < NUMBERS_MAX:

@@ -92,6 +92,11 @@ class ControlClient:
         """Read a migration's row, which also counts as having reached it."""
         return _understood(_ROW, await self._call("GET", f"/v1/migrations/{migration_id}"))
 
+    async def move_certificate(self, migration_id: MigrationId, request: RenewalRequest) -> RegistrationAnswer:
+        """Ask for the certificate of our part in a migration."""
+        body = _RENEWAL.dump_json(request)
+        return _understood(_ANSWER, await self._call("POST", f"/v1/migrations/{migration_id}/certificate", body))
+
     async def say(self, migration_id: MigrationId, said: Said, word: Word) -> RowView:
         """State a fact about our side of a migration and read the row as it then stands."""
         body = _WORD.dump_json(word)

@@ -19,9 +19,10 @@ from typing import Final
 import structlog
 
 from workers.domain.errors import Refused, SpotError
-from workers.domain.messages import MoveOrder, RowView, Word
+from workers.domain.messages import MoveOrder, RenewalRequest, RowView, Word
 from workers.domain.migration import Said
 from workers.host.microvm import Microvm
+from workers.host.tls import MoveKeys
 
 # The row must have been reached within the last second before anybody pauses, so it is read three times a second.
 READ_INTERVAL_S: Final = 0.3
@@ -111,6 +112,13 @@ class Move(ABC):
     @abstractmethod
     def recover(self) -> None:
         """Forget everything, as a restart would."""
+
+    async def keys(self) -> MoveKeys:
+        """Make a key for our part in this move and have it signed. Raises `SpotError` if that cannot be now."""
+        parts, move = self.microvm.parts, self.order.migration_id
+        key, request = parts.make_csr(parts.host_id)
+        answer = await parts.control.move_certificate(move, RenewalRequest(request))
+        return MoveKeys(key, answer.certificate, answer.hosts_ca)
 
     # ------------------------------------------------------------ the course of it
 

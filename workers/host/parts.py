@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from workers.domain.messages import RowView, Word
+from workers.domain.messages import RegistrationAnswer, RenewalRequest, RowView, Word
 from workers.domain.migration import Said
 from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest
 from workers.host.disks import Unpacked
@@ -65,6 +65,9 @@ class ControlPlane(Protocol):
     async def row(self, migration_id: MigrationId) -> RowView:
         """Read it."""
 
+    async def move_certificate(self, migration_id: MigrationId, request: RenewalRequest) -> RegistrationAnswer:
+        """Get the certificate of our part in it, for the key of this request."""
+
     async def say(self, migration_id: MigrationId, said: Said, word: Word) -> RowView:
         """Say a fact about ourselves and read the row as it then stands."""
 
@@ -91,8 +94,8 @@ class EngineParts:
     """On the overlay: moves listen here."""
     home: Path
     """Journal, runners' directories, overlays; nothing else lies here."""
-    identity: Path
-    """`certificate.pem`, `key.pem`, `hosts-ca.pem`; read anew for each move, since certificates renew themselves."""
+    make_csr: Callable[[HostId], tuple[str, str]]
+    """Make a key and the request for its certificate; both PEM."""
     shelf: Shelf
     network: Network
     control: ControlPlane

@@ -160,15 +160,16 @@ class Receiving(Move):
 
     async def _listen(self, stock: Stock) -> None:
         microvm, parts = self.microvm, self.microvm.parts
+        keys = await self.keys()
         await microvm.start(stock, fresh=True)
         await microvm.write(replace(microvm.entry, process=microvm.qemu.name))
         for port in (self.ports.memory, self.ports.disk):
             await asyncio.to_thread(parts.network.admit, port, self.order.peer_address)
         if self.order.peer is None:
             raise Bug(f"{self.order.migration_id} comes from nowhere")
-        with readable_keys(parts.identity, microvm.directory, microvm.user) as keys:
-            await load_keys(microvm.qemu, keys, "server")
-        await listen(microvm.qemu, parts.address, self.ports, subject(self.order.peer))
+        with readable_keys(keys, microvm.directory, microvm.user) as place:
+            await load_keys(microvm.qemu, place, "server")
+        await listen(microvm.qemu, parts.address, self.ports, subject(self.order.peer, self.order.migration_id))
 
     async def _carry_out(self, command: TargetCommand) -> TargetEvent | None:
         match command:

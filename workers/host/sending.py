@@ -12,6 +12,7 @@ from typing import Final, Self, assert_never
 from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.messages import MoveOrder, RowView
 from workers.domain.migration import Ports, Said
+from workers.domain.names import move_name
 from workers.host import source
 from workers.host.journal import Standing
 from workers.host.microvm import Microvm
@@ -202,8 +203,8 @@ class Sending(Move):
     async def _start_mirror(self) -> None:
         approach, ports = self.microvm.parts.network.approach, (self._ports.memory, self._ports.disk)
         await asyncio.to_thread(approach, self.order.runner.number, self.order.peer_address, ports)
-        with readable_keys(self.microvm.parts.identity, self.microvm.directory, self.microvm.user) as keys:
-            await load_keys(self.microvm.qemu, keys, "client")
+        with readable_keys(await self.keys(), self.microvm.directory, self.microvm.user) as place:
+            await load_keys(self.microvm.qemu, place, "client")
         await self._outgoing().start_mirror()
 
     async def _attempt(self, work: Coroutine[None, None, None]) -> SourceEvent | None:
@@ -244,7 +245,8 @@ class Sending(Move):
     def _outgoing(self) -> Outgoing:
         if self.order.peer is None:
             raise Bug(f"{self.order.migration_id} is being sent to nobody")
-        return Outgoing(self.microvm.qemu, self.order.peer_address, self._ports, self.order.peer)
+        peer = move_name(self.order.peer, self.order.migration_id)
+        return Outgoing(self.microvm.qemu, self.order.peer_address, self._ports, peer)
 
     # ------------------------------------------------------------ beside the queue
 

@@ -15,7 +15,6 @@ from typing import Final
 
 from workers.domain.errors import Refused, SpotError, TryLater, Unreachable
 from workers.domain.migration import Ports
-from workers.domain.names import HostId
 from workers.host.qemu import Qemu
 
 # How long the guest may stand while the last of its memory is sent; what is added is the end of the mirror and the row.
@@ -45,7 +44,7 @@ _OVER: Final = frozenset({None, "none", "completed", "failed", "cancelled"})
 
 
 async def load_keys(qemu: Qemu, keys: Path, endpoint: str) -> None:
-    """Let QEMU load this host's keys, for one end of both streams; it needs the files no longer."""
+    """Let QEMU load this move's keys, for one end of both streams; it needs the files no longer."""
     creds = {"qom-type": "tls-creds-x509", "id": "tls", "dir": str(keys), "endpoint": endpoint, "verify-peer": True}
     await qemu.execute("object-add", creds)
 
@@ -86,7 +85,8 @@ def downtime_ms(copying_s: float, left_s: float) -> int:
 class Outgoing:
     """The source's end."""
 
-    def __init__(self, qemu: Qemu, address: str, ports: Ports, peer: HostId) -> None:
+    def __init__(self, qemu: Qemu, address: str, ports: Ports, peer: str) -> None:
+        """`peer` is the name in the other side's certificate."""
         self._qemu = qemu
         self._address = address
         self._ports = ports

@@ -1,20 +1,22 @@
 """The keys with which one move's two QEMUs prove themselves to each other.
 
-QEMU reads them from a directory with its own file names. They are this host's own, so they lie there only while QEMU
-loads them, readable by its user alone. A QEMU that was taken over during a move could still take them out of its own
-memory; they end with the host.
+    make a key ─▶ the control plane signs it for this host's part in this move ─▶ QEMU loads it ─▶ the files are gone
+
+They are good for this one move and for minutes. So a QEMU that was taken over during a move holds nothing that lasts:
+with them it can neither speak as its host nor reach another move.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from workers.domain.names import HostId
+from workers.domain.names import HostId, MigrationId, move_name
 
 # RFC 7919, ffdhe2048. Without this file QEMU makes parameters of its own, which stalls it for up to a second.
 DIFFIE_HELLMAN: Final = """\
@@ -27,40 +29,43 @@ YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
 ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 -----END DH PARAMETERS-----
 """
-FILES: Final[Mapping[str, str]] = {
-    "ca-cert.pem": "hosts-ca.pem",
-    "server-cert.pem": "certificate.pem",
-    "server-key.pem": "key.pem",
-    "client-cert.pem": "certificate.pem",
-    "client-key.pem": "key.pem",
-}
-"""QEMU's name of a file -> ours."""
 
 
-def subject(host_id: HostId) -> str:
-    """Return how QEMU's `authz-simple` spells the subject of a host's certificate."""
-    return f"O=spot-runner,CN={host_id}"
+@dataclass(frozen=True)
+class MoveKeys:
+    """What one monitor proves itself with, and by whom it knows the other; all PEM."""
+
+    key: str = field(repr=False)
+    certificate: str
+    hosts_ca: str
+
+
+def subject(host_id: HostId, migration_id: MigrationId) -> str:
+    """Return how QEMU's `authz-simple` spells the subject of this host's certificate for this move."""
+    return f"O=spot-runner,CN={move_name(host_id, migration_id)}"
 
 
 @contextmanager
-def readable_keys(identity: Path, directory: Path, user: int) -> Iterator[Path]:
-    """Lay the host's keys out for a QEMU that runs as this user; they are removed at the end of the block."""
-    keys = directory / "tls"
-    shutil.rmtree(keys, ignore_errors=True)
-    keys.mkdir(mode=0o700)
+def readable_keys(keys: MoveKeys, directory: Path, user: int) -> Iterator[Path]:
+    """Lay the keys out for a QEMU that runs as this user, under its own names; they are removed with the block."""
+    place = directory / "tls"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
     try:
-        for name, ours in FILES.items():
-            _write(keys / name, (identity / ours).read_bytes(), user)
-        _write(keys / "dh-params.pem", DIFFIE_HELLMAN.encode(), user)
-        _lend(keys, 0o750, user)
-        yield keys
+        _write(place / "ca-cert.pem", keys.hosts_ca, user)
+        for end in ("server", "client"):
+            _write(place / f"{end}-cert.pem", keys.certificate, user)
+            _write(place / f"{end}-key.pem", keys.key, user)
+        _write(place / "dh-params.pem", DIFFIE_HELLMAN, user)
+        _lend(place, 0o750, user)
+        yield place
     finally:
-        shutil.rmtree(keys, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _write(path: Path, contents: bytes, user: int) -> None:
+def _write(path: Path, contents: str, user: int) -> None:
     path.touch(mode=0o600)
-    path.write_bytes(contents)
+    path.write_text(contents)
     _lend(path, 0o640, user)
 
 
