@@ -33,6 +33,7 @@ from workers.host.template import Template
 
 KEPT = Path("/var/cache/spot-runner/scripted")
 LIMIT_S = 240.0
+HOLD_LIMIT_S = 600
 COMMAND_FILE = "/opt/spot-runner/runner.json"
 COMMAND = ["/usr/bin/python3", "-c", "import os; exec(os.environ['ACTIONS_RUNNER_INPUT_JITCONFIG'])"]
 
@@ -97,7 +98,10 @@ def identity(number: int) -> dict[str, Any]:
 
 
 async def printed(stock: Stock, number: int, script: str) -> dict[str, Any]:
-    """Restore a guest, let it become somebody, run the script as its runner; return the JSON object that it printed."""
+    """Restore a guest, let it become somebody, run the script as its runner; return the JSON object that it printed.
+
+    Under `status` is what its agent says of its runner after that.
+    """
     with tempfile.TemporaryDirectory(prefix="spot-scripted.") as name:
         directory = Path(name)
         overlay = stock.open_overlay(directory)
@@ -111,7 +115,8 @@ async def printed(stock: Stock, number: int, script: str) -> dict[str, Any]:
         qemu = await Qemu.start(stock.machine, wiring, directory)
         try:
             await _woken(qemu, stock, directory, number, script)
-            return await asyncio.to_thread(_found, directory / "console")
+            found = await asyncio.to_thread(_found, directory / "console")
+            return found | {"status": await _told(directory, "RunnerStatus")}
         finally:
             await qemu.quit()
             os.close(overlay)
@@ -121,10 +126,15 @@ async def _woken(qemu: Qemu, stock: Stock, directory: Path, number: int, script:
     with stock.state.open("rb") as state:
         await qemu.restore(state.fileno())
     await qemu.run()
+    await _told(directory, "AfterResume", "restored", identity(number))
+    await _told(directory, "Placed", {"runner_id": "r", "host_id": "h", "moves": 0, "hold_limit_s": HOLD_LIMIT_S})
+    await _told(directory, "StartRunner", script)
+
+
+async def _told(directory: Path, function: str, *args: object) -> object:
     guest = await GuestChannel.connect(directory / "agent", LIMIT_S)
     try:
-        await guest.call("AfterResume", "restored", identity(number), limit_s=LIMIT_S)
-        await guest.call("StartRunner", script, limit_s=LIMIT_S)
+        return await guest.call(function, *args, limit_s=LIMIT_S)
     finally:
         await guest.close()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.scripted_guest import identity, printed, scripted_package, stocked
+from tests.e2e.scripted_guest import HOLD_LIMIT_S, identity, printed, scripted_package, stocked
 from workers.host.disks import Stock
 from workers.host.packages import PackageShelf
 
@@ -29,6 +29,16 @@ print("FOUND", json.dumps({
     "link": show("link", "show", "eth0"), "address": show("-4", "address", "show", "eth0"),
     "neighbour": show("neigh"), "route": show("route"),
 }), flush=True)
+"""
+
+HOLD = """
+import json, urllib.request
+def call(body=None):
+    method = "GET" if body is None else "PUT"
+    request = urllib.request.Request("http://127.0.0.1:7707/v1/hold", data=body, method=method)
+    return json.load(urllib.request.urlopen(request))
+before, held, released = call(), call(b'{"seconds": 3600}'), call(b'{"seconds": 0}')
+print("FOUND", json.dumps({"before": before, "held": held, "released": released}), flush=True)
 """
 
 # The pattern goes in through a pipe, so that the search does not find its own argument list.
@@ -112,3 +122,14 @@ def test_the_secret_is_nowhere_and_the_job_cannot_open_the_host_s_port(stock: St
     assert found["journal"] == 0
     assert found["port"] == ["Permission denied"] * 3
     assert found["memory"] == "Permission denied"
+
+
+def test_a_job_asks_its_guest_not_to_be_moved_and_the_host_hears_of_it(stock: Stock) -> None:
+    """As the unprivileged user that jobs run as, on the loopback of a restored guest."""
+    found = asyncio.run(printed(stock, 1, HOLD))
+
+    assert found["before"] == {"seconds_left": 0.0, "budget_left_s": HOLD_LIMIT_S, "limit_s": HOLD_LIMIT_S}
+    assert found["held"]["seconds_left"] == HOLD_LIMIT_S
+    assert "3600 s were asked for and 600 s are granted" in found["held"]["said"]
+    assert found["released"]["seconds_left"] == 0
+    assert found["status"]["hold"] == {"number": 2, "seconds": 0.0}
