@@ -25,21 +25,26 @@ def block(number: int) -> bytes:
     return piece * (BLOCK // len(piece))
 
 
-def work(seconds: float, memory_mib: int, disk_mib: int, pace_s: float = 0.0, random_mib: int = 0) -> int:
+def work(
+    seconds: float, memory_mib: int, disk_mib: int, pace_s: float = 0.0, random_mib: int = 0, toil_bytes: int = 0
+) -> int:
     """Be busy for so long, then check; the memory is written once per `pace_s`, the disk gets `disk_mib` in all.
 
-    `random_mib` more are held that nothing can make smaller.
+    `random_mib` more are held that nothing can make smaller. `toil_bytes` are hashed for each page, so that how fast it
+    writes depends on the processor that it gets.
     """
     held = os.urandom(random_mib << 20)
     known = zlib.adler32(held)
     end = time.monotonic() + seconds
     memory = bytearray(memory_mib << 20)
     rounds = written = 0
+    toil = bytes(toil_bytes)
     with FILE.open("w+b", buffering=0) as file:
         while time.monotonic() < end or written < disk_mib:
             rounds += 1
             time.sleep(pace_s)
             for place in range(0, len(memory), PAGE):
+                hashlib.sha256(toil)
                 memory[place] = rounds & 255
             if written < disk_mib:
                 file.write(block(written))

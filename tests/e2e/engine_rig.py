@@ -5,20 +5,19 @@ control plane = `Rows`, in this process;  host = namespace + event loop in a thr
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyroute2 import netns
-
+from tests.e2e.inside import Inside
 from tests.integration.wires import Place, Site
 from workers.domain.errors import Unreachable
 from workers.domain.messages import (
@@ -89,6 +88,7 @@ class Rows:
         self.unheard: list[tuple[HostId, Said | None]] = []
         """What was said, or asked (None), and did not arrive."""
         self.figures: dict[str, float] = {}
+        self.figures_of: defaultdict[MigrationId, dict[str, float]] = defaultdict(dict)
         self.reasons: list[str] = []
 
     def add(self, row: Migration) -> None:
@@ -139,6 +139,7 @@ class Rows:
                 if word.reason:
                     self.reasons.append(f"{role}: {word.reason}")
                 self.figures.update(word.figures)
+                self.figures_of[key].update(word.figures)
                 row = replace(decide(row, role, said, now), manifest=word.manifest or row.manifest)
             has_won = row.phase is not self._rows[key].phase
             self._rows[key] = row
@@ -184,29 +185,6 @@ class NoObjects:
 
     def get(self, url: str, limit_bytes: int) -> bytes:
         raise Unreachable("there is no object store")
-
-
-class Inside:
-    """An event loop in a thread in a namespace, as a daemon's is in its process."""
-
-    def __init__(self, namespace: str) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(namespace,), name=f"inside {namespace}")
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T], limit_s: float = LIMIT_S) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(limit_s)
-
-    def end(self) -> None:
-        self.run(self.loop.shutdown_default_executor())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(LIMIT_S)
-        self.loop.close()
-
-    def _run(self, namespace: str) -> None:
-        netns.setns(namespace)
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
 
 
 @dataclass
@@ -323,9 +301,18 @@ class Rig:
         self.rows.add(row)
         return row
 
-    def begin(self, order: BootOrder, source: str, target: str, attempt: int = 1, seconds: float = 60.0) -> Migration:
+    def begin(
+        self,
+        order: BootOrder,
+        source: str,
+        target: str,
+        attempt: int = 1,
+        seconds: float = 60.0,
+        share_mib_s: float | None = None,
+    ) -> Migration:
         """Do what the reconciler does until the source has its order."""
         row = self.listen(order, source, target, attempt, seconds)
+        row = self.rows.change(row.id, lambda row: replace(row, share_mib_s=share_mib_s))
         self.send(order, row, seconds)
         return self.rows.get(row.id)
 
@@ -348,7 +335,8 @@ class Rig:
 
     def move_order(self, order: BootOrder, row: Migration, peer: EngineHost, seconds: float = 60.0) -> MoveOrder:
         moved = replace(order, epoch=row.epoch)
-        return MoveOrder(row.id, moved, peer.id, peer.address, seconds, row.epoch - 1, ports=row.ports)
+        told = MoveOrder(row.id, moved, peer.id, peer.address, seconds, row.epoch - 1, ports=row.ports)
+        return replace(told, share_mib_s=row.share_mib_s)
 
     def _host(self, key: HostId | None) -> EngineHost:
         return next(host for host in self.hosts.values() if host.id == key)

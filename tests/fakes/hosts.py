@@ -25,6 +25,7 @@ from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.messages import (
     BootOrder,
     Heartbeat,
+    Load,
     MonitorState,
     MoveOrder,
     Notice,
@@ -34,12 +35,15 @@ from workers.domain.messages import (
     RunnerReport,
     Word,
 )
-from workers.domain.migration import MigrationPhase, Ports, Said
+from workers.domain.migration import LINE_FIGURE, MigrationPhase, Ports, Said
 from workers.domain.names import HostId, MigrationId, RunnerId
 from workers.ports import InstanceState
 
 CLASS = HostClass(Acceleration.KVM, "x86_64", "GenuineIntel", "qemu", "9.2", "pc-q35-9.2")
 PREPARE_TIME = timedelta(seconds=4)
+# Which makes a move take about as long as `copy_takes` at its slowest.
+LOAD = Load(memory_mib=900.0, disk_mib=20.0, dirty_mib_s=5.0)
+FIGURES = {LINE_FIGURE: 100.0}
 PORTS = Ports(memory=40001, disk=40002)
 _FORWARD = {MigrationPhase.COMMITTED, MigrationPhase.FINISHED}
 
@@ -246,7 +250,7 @@ class FakeHosts:
 
     def _report(self, runner_id: RunnerId, vm: Vm) -> RunnerReport:
         monitor = MonitorState.RUNNING if vm.is_running else MonitorState.PAUSED
-        return RunnerReport(runner_id, vm.epoch, monitor, vm.guest.state, hold=vm.guest.hold)
+        return RunnerReport(runner_id, vm.epoch, monitor, vm.guest.state, load=LOAD, hold=vm.guest.hold)
 
     # ------------------------------------------------------------ both sides of a migration
 
@@ -341,6 +345,6 @@ class FakeHosts:
             return None
         try:
             with self._wire.befalls("listener", said.value, key):
-                return self._words.say(host_id, key, said, Word(order.runner.epoch, manifest=manifest))
+                return self._words.say(host_id, key, said, Word(order.runner.epoch, FIGURES, manifest=manifest))
         except Unreachable:
             return None

@@ -127,6 +127,7 @@ def test_what_is_not_whole_is_not_committed_and_the_guest_goes_on() -> None:
     source = host_of(world, job)
     world.cloud.is_sold_out = True
     world.trouble.away = {"objects"}
+    world.hosts.copy_takes = timedelta(seconds=2)  # it is begun late, and only if it is quick there is time to go on
     world.cloud.take_back(source, NOTICE)
     world.until(lambda: any(row.phase is MigrationPhase.PAUSED for row in rows(world)), MINUTE)
     name = next(name for name in world.objects.contents if "/memory" in name)

@@ -75,3 +75,30 @@ def test_a_machine_without_a_controller_is_unfit(tmp_path: Path) -> None:
 
 def test_removing_what_is_not_there_is_a_success(tmp_path: Path) -> None:
     hierarchy(version_2(tmp_path)).group("host", "runner").remove()
+
+
+def test_version_2_presses_the_threads_alone_and_lets_go(tmp_path: Path) -> None:
+    group = hierarchy(version_2(tmp_path)).group("host", "runner")
+    group.make(LIMITS)
+    group.relieve()
+    group.press([43], 0.25)
+    place = tmp_path / "unified/spot-runner/host/runner/vcpus"
+    written = {"cgroup.type": "threaded", "cpu.max": "6250 25000", "cgroup.threads": "43"}
+    assert {file.name: file.read_text() for file in place.iterdir()} == written
+    assert (place.parent / "cgroup.subtree_control").read_text() == "+cpu"
+    group.relieve()
+    assert (place / "cpu.max").read_text() == "max"
+
+
+def test_version_1_presses_the_threads_alone_and_lets_go(tmp_path: Path) -> None:
+    lines = [f"cgroup {tmp_path}/{name} cgroup rw,{name} 0 0" for name in CONTROLLERS]
+    group = hierarchy(mounts(tmp_path, *lines)).group("host", "runner")
+    group.make(LIMITS)
+    group.relieve()
+    group.press([43], 0.01)
+    place = tmp_path / "cpu/spot-runner/host/runner/vcpus"
+    written = {"cpu.cfs_period_us": "25000", "cpu.cfs_quota_us": "1000", "tasks": "43"}
+    assert {file.name: file.read_text() for file in place.iterdir()} == written
+    assert not (tmp_path / "memory/spot-runner/host/runner/vcpus").exists()
+    group.relieve()
+    assert (place / "cpu.cfs_quota_us").read_text() == "-1"

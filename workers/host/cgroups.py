@@ -3,6 +3,8 @@
     version 2, one tree            version 1, one tree a controller
     ROOT/HOST/RUNNER               MEMORY/ROOT/HOST/RUNNER, CPU/..., PIDS/...
 
+    .../RUNNER/vcpus             while the guest is pressed: its processors' threads, and not what sends it
+
 Which one holds the controllers is asked of the machine: distributions mix them, and a version 2 tree without
 controllers beside version 1 mounts is common.
 """
@@ -10,7 +12,7 @@ controllers beside version 1 mounts is common.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,10 @@ from workers.domain.errors import Unfit
 ROOT: Final = "spot-runner"
 CONTROLLERS: Final = ("memory", "cpu", "pids")
 PERIOD_US: Final = 100_000
+# A pressed guest stands still between its turns, so they come often; the kernel grants no turn below a millisecond.
+PRESS_PERIOD_US: Final = 25_000
+TURN_MIN_US: Final = 1000
+VCPUS: Final = "vcpus"
 # The kernel needs a moment after a process's end until its group is empty.
 REMOVAL_LIMIT_S: Final = 2.0
 REMOVAL_INTERVAL_S: Final = 0.005
@@ -124,6 +130,31 @@ class Cgroup:
         for place in self.places:
             _write(place, {"cgroup.procs": str(pid)})
 
+    def press(self, threads: Iterable[int], cpus: float) -> None:
+        """Let these threads of a member run for no more than so many processors' time, together."""
+        turn_us = max(TURN_MIN_US, round(cpus * PRESS_PERIOD_US))
+        place = self._vcpus
+        if self.hierarchy.version == 1:
+            _write(place, {"cpu.cfs_period_us": str(PRESS_PERIOD_US), "cpu.cfs_quota_us": str(turn_us)})
+        else:
+            _write(place, {"cgroup.type": "threaded"})
+            _write(place.parent, {"cgroup.subtree_control": "+cpu"})
+            _write(place, {"cpu.max": f"{turn_us} {PRESS_PERIOD_US}"})
+        for thread in threads:
+            with suppress(ProcessLookupError):  # it has ended, and then it need not be slowed
+                _write(place, {"tasks" if self.hierarchy.version == 1 else "cgroup.threads": str(thread)})
+
+    def relieve(self) -> None:
+        """Undo `press`; a group that was never pressed, or is gone, is a success."""
+        file, unlimited = ("cpu.cfs_quota_us", "-1") if self.hierarchy.version == 1 else ("cpu.max", "max")
+        with suppress(FileNotFoundError):
+            if self._vcpus.exists():
+                (self._vcpus / file).write_text(unlimited)
+
+    @property
+    def _vcpus(self) -> Path:
+        return self.hierarchy.mounts["cpu"] / self.name / VCPUS
+
     def members(self) -> set[int]:
         """Return the processes in the group."""
         groups = (place / "cgroup.procs" for place in self.places)
@@ -132,7 +163,7 @@ class Cgroup:
     def remove(self) -> None:
         """Remove the group after its last process has ended; one that is not there is a success."""
         end = time.monotonic() + REMOVAL_LIMIT_S
-        for place in self.places:
+        for place in (self._vcpus, *self.places):
             while place.exists():
                 try:
                     place.rmdir()
@@ -143,7 +174,8 @@ class Cgroup:
                         raise
                     time.sleep(REMOVAL_INTERVAL_S)
             with suppress(OSError):  # the host's other runners are in there, or it is gone already
-                place.parent.rmdir()
+                if place != self._vcpus:
+                    place.parent.rmdir()
 
 
 def _write(place: Path, files: Mapping[str, str]) -> None:

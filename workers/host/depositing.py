@@ -26,7 +26,7 @@ from workers.domain.park import PART_BYTES, Manifest, Stream
 from workers.host.blocks import Blocks
 from workers.host.locker import AT_ONCE, Locker, Shipment
 from workers.host.qemu import Qemu
-from workers.host.streams import BANDWIDTH_BYTES_S, Outgoing
+from workers.host.streams import Outgoing
 
 # The guest stands until another host runs it anyway, so a second more saves the time of sending much twice.
 PARK_DOWNTIME_MS: Final = 1000
@@ -67,7 +67,7 @@ class Deposit(Outgoing):
             await self._qemu.give(SOCKET_NAME, theirs.fileno())
         self._line = ours
         await self._qemu.capabilities(events=True, return_path=False, pause_before_switchover=True)
-        pace = {"downtime-limit": PARK_DOWNTIME_MS, "max-bandwidth": BANDWIDTH_BYTES_S, "tls-creds": ""}
+        pace = {"downtime-limit": PARK_DOWNTIME_MS, "tls-creds": ""}
         await self._qemu.execute("migrate-set-parameters", pace)
         await self._qemu.execute("migrate", {"uri": f"fd:{SOCKET_NAME}"})
         self._reading = asyncio.create_task(self._read(ours), name="memory of a park")

@@ -24,6 +24,8 @@ from workers.host.machine import LinuxBoot, Machine
 
 MIB: Final = 1 << 20
 COPY_BYTES: Final = 16 * MIB
+# In which the kernel counts what a file takes.
+BLOCK_BYTES: Final = 512
 MAKE_LIMIT_S: Final = 20.0
 OVERLAY: Final = "disk.qcow2"
 """A runner's own overlay, in its directory."""
@@ -85,6 +87,8 @@ class Stock:
     base: int
     """The package's disk, open for reading."""
     state: Path
+    memory_used_mib: float
+    """What of the memory is no zeros."""
     _empty_overlay: Path
 
     @classmethod
@@ -94,11 +98,13 @@ class Stock:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         overlay = directory / f"{unpacked.digest.removeprefix('sha256:')}.qcow2"
         _make_overlay(overlay, unpacked.disk, manifest.disk_mib)
+        memory = sealed_copy(unpacked.memory, manifest.machine.memory_mib)
         return cls(
             machine=manifest.machine,
             boot=LinuxBoot(unpacked.kernel, unpacked.initrd, manifest.kernel.command_line),
             disk_mib=manifest.disk_mib,
-            memory=sealed_copy(unpacked.memory, manifest.machine.memory_mib),
+            memory=memory,
+            memory_used_mib=os.fstat(memory).st_blocks * BLOCK_BYTES / MIB,
             base=os.open(unpacked.disk, os.O_RDONLY | os.O_CLOEXEC),
             state=unpacked.state,
             _empty_overlay=overlay,

@@ -29,6 +29,7 @@ from workers.domain.names import MigrationId, PackageDigest, RunnerId
 from workers.domain.runner import Shape
 from workers.host.disks import Stock
 from workers.host.journal import Entry, Journal, Standing
+from workers.host.line import Line
 from workers.host.microvm import START_RUNNER_LIMIT_S, Microvm
 from workers.host.moves import Move
 from workers.host.parking import Parking
@@ -55,6 +56,7 @@ class Engine:
         self._gone: dict[RunnerId, int] = {}
         self._moves: dict[RunnerId, Move] = {}
         self._moved: set[MigrationId] = set()
+        self._line = Line()
         self._timings: dict[RunnerId, Mapping[str, float]] = {}
         self._stocks: dict[PackageDigest, Stock] = {}
         self._unpacking = asyncio.Lock()
@@ -146,7 +148,7 @@ class Engine:
             microvm = self._owned(runner_id, order.runner.epoch - 1)
             if order.ports is None and order.park is None:
                 raise BadInput(f"{order.migration_id}: ports: missing; say where the target listens")
-            self._follow(_sending_kind(order)(microvm, order))
+            self._follow(_sending_kind(order)(microvm, order, self._line))
 
     def reports(self) -> tuple[RunnerReport, ...]:
         """Return what is known of every microVM here, those that have ended and were not stopped yet included."""
@@ -181,7 +183,7 @@ class Engine:
         self._microvms[entry.runner_id] = microvm
         match entry.standing:
             case Standing.SENDING if entry.move is not None:
-                self._follow(_sending_kind(entry.move).recovered(microvm, entry.move))
+                self._follow(_sending_kind(entry.move).recovered(microvm, entry.move, self._line))
             case Standing.RECEIVING if entry.move is not None:
                 self._follow(_receiving_kind(entry.move).recovered(microvm, entry.move))
             case _ if is_alive:

@@ -52,6 +52,8 @@ class Entry:
     """The migration, while it is SENDING or RECEIVING."""
     moves: int = 0
     """How often the guest has been moved."""
+    package_mib: float = 0.0
+    """What of its memory was the package's when it began here; 0 of one that was moved here."""
     gone_epoch: int = 0
     """The highest epoch that has ended here; orders up to it are old."""
 

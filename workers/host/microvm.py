@@ -23,13 +23,14 @@ import structlog
 
 from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.hold import HoldWish
-from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, RunnerReport
+from workers.domain.messages import BootOrder, GuestRunnerState, Load, MonitorState, RunnerReport
 from workers.domain.names import GATEWAY6, GATEWAY_MAC, GUEST_NETWORK6, monitor_user
 from workers.domain.runner import Shape
 from workers.host.cgroups import hierarchy
 from workers.host.confinement import Confinement, limits_for
 from workers.host.disks import OVERLAY, Stock
 from workers.host.journal import Entry, Journal, Standing
+from workers.host.loads import measured, vcpu_threads
 from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
 from workers.host.parts import EngineParts, Guest
 from workers.host.qemu import Qemu
@@ -40,6 +41,8 @@ CALL_LIMIT_S: Final = 5.0
 # Right after a boot QEMU may be taking its first look at all memory, during which the guest stands still.
 START_RUNNER_LIMIT_S: Final = 8.0
 STATUS_INTERVAL_S: Final = 1.0
+# A plan is made within a second of a notice, from what was measured before; measuring takes some milliseconds.
+MEASURE_INTERVAL_S: Final = 10.0
 
 log = structlog.get_logger()
 
@@ -59,7 +62,8 @@ class Microvm:
         self._guest: Guest | None = None
         self._status: tuple[GuestRunnerState, int | None] = (GuestRunnerState.UNKNOWN, None)
         self._hold: HoldWish | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._load: Load | None = None
+        self._watches: tuple[asyncio.Task[None], ...] = ()
 
     @property
     def order(self) -> BootOrder:
@@ -123,7 +127,7 @@ class Microvm:
         """Load the package's device state, remember the process, and let the guest run."""
         state = os.open(stock.state, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            process = replace(self.entry, process=self.qemu.name)
+            process = replace(self.entry, process=self.qemu.name, package_mib=stock.memory_used_mib)
             await asyncio.gather(self.qemu.restore(state), self.write(process))
         finally:
             os.close(state)
@@ -152,6 +156,7 @@ class Microvm:
         if self._qemu is None:
             return False
         self.is_standing_still = await self._qemu.status() != "running"
+        await self.relieve()  # whoever pressed it is no more
         return True
 
     # ------------------------------------------------------------ alive
@@ -177,23 +182,36 @@ class Microvm:
             log.warning("guest_not_told", runner=self.entry.runner_id, because=str(error))
 
     def serve(self) -> None:
-        """Begin to ask the guest, again and again, how its runner program is."""
-        if self._watch is None:
-            self._watch = asyncio.create_task(self._watch_status(), name=f"status of {self.entry.runner_id}")
+        """Begin to ask the guest how its runner program is, and to measure its load, again and again."""
+        if not self._watches:
+            watches = {"status": self._watch_status(), "load": self._watch_load()}
+            self._watches = tuple(
+                asyncio.create_task(watch, name=f"{what} of {self.entry.runner_id}") for what, watch in watches.items()
+            )
 
     async def rest(self) -> None:
         """Stop asking, and let go of the guest channel."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
-            self._watch = None
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._watches = ()
         await self._hang_up()
 
     def report(self) -> RunnerReport:
         """Return what is known now."""
         guest, exit_code = self._status
-        return RunnerReport(self.entry.runner_id, self.entry.epoch, self._monitor(), guest, exit_code, hold=self._hold)
+        return RunnerReport(
+            self.entry.runner_id, self.entry.epoch, self._monitor(), guest, exit_code, load=self._load, hold=self._hold
+        )
+
+    async def press(self, cap: float) -> None:
+        """Let the guest's processors run for this part of the time only; what sends it is not slowed."""
+        cpus = cap * self.order.shape.vcpus
+        await asyncio.to_thread(lambda: self._group.press(vcpu_threads(self.qemu.name.pid), cpus))
+
+    async def relieve(self) -> None:
+        """Let the guest's processors run as they may; a guest that was not pressed is a success."""
+        await asyncio.to_thread(self._group.relieve)
 
     # ------------------------------------------------------------ to an end
 
@@ -255,6 +273,15 @@ class Microvm:
             except SpotError as error:
                 log.debug("guest_silent", runner=self.entry.runner_id, because=str(error))
             await asyncio.wait((self.qemu.ended,), timeout=STATUS_INTERVAL_S)
+
+    async def _watch_load(self) -> None:
+        while not self.has_ended:
+            if self.entry.standing is Standing.OWNED:
+                try:
+                    self._load = await measured(self.qemu, self.overlay, self.entry.package_mib)
+                except SpotError as error:
+                    log.debug("load_not_measured", runner=self.entry.runner_id, because=str(error))
+            await asyncio.wait((self.qemu.ended,), timeout=MEASURE_INTERVAL_S)
 
 
 async def _itself(file: int) -> int:

@@ -19,15 +19,18 @@ from workers.domain.migration import Ports
 from workers.domain.names import HostId
 from workers.host import source
 from workers.host.depositing import PARK_DOWNTIME_MS, Deposit
+from workers.host.line import Line
 from workers.host.locker import Locker
 from workers.host.microvm import Microvm
 from workers.host.qemu import QemuEvent
 from workers.host.sending import MIRRORED_LIMIT_S, Sending
 from workers.host.source import SourceCommand, SourceEvent, SourceState
-from workers.host.streams import LAST_CHANCE_S, Outgoing
+from workers.host.streams import Outgoing
 
 # A store that is slow for a moment is no reason to keep a guest on a machine that is taken away.
 PARK_STALL_LIMIT_S: Final = 6.0
+# From then on what is written meanwhile is better sent once, while the guest stands.
+LAST_CHANCE_S: Final = 15.0
 # The control plane looks at every part before it commits.
 COMMIT_LIMIT_S: Final = 10.0
 
@@ -42,8 +45,9 @@ class Parking(Sending):
         SourceState.PAUSED: COMMIT_LIMIT_S,
     }
 
-    def __init__(self, microvm: Microvm, order: MoveOrder) -> None:
-        super().__init__(microvm, order)
+    def __init__(self, microvm: Microvm, order: MoveOrder, line: Line) -> None:
+        super().__init__(microvm, order, line)
+        self._downtime_ms = PARK_DOWNTIME_MS
         self._deposit: Deposit | None = None
         self._ordered, self._completed = asyncio.Event(), asyncio.Event()
         self._carrying: asyncio.Task[None] | None = None
@@ -111,9 +115,10 @@ class Parking(Sending):
 
     async def _be_patient(self, now: float) -> None:
         """The nearer the deadline, the more is left for when the guest stands: then nothing is sent twice."""
+        await self._copy.keep_share(self._outgoing())
         left_s = self.ends_at - now
         wanted = int(left_s * 500) if left_s < LAST_CHANCE_S else PARK_DOWNTIME_MS
-        if wanted > self._downtime_ms:
+        if wanted > self._downtime_ms and self._source.state is SourceState.COPYING:
             self._downtime_ms = wanted
             with suppress(SpotError):  # it has just ended, one way or the other
                 await self._outgoing().allow_downtime(wanted)

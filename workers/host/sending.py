@@ -14,12 +14,14 @@ from workers.domain.messages import MoveOrder, RowView
 from workers.domain.migration import Ports, Said
 from workers.domain.names import move_name
 from workers.host import source
+from workers.host.copying import Copy
 from workers.host.journal import Standing
+from workers.host.line import Line
 from workers.host.microvm import Microvm
 from workers.host.moves import READ_INTERVAL_S, WATCH_INTERVAL_S, Move, Pace
 from workers.host.qemu import Hearing, QemuEvent
 from workers.host.source import Source, SourceCommand, SourceEvent, SourceState
-from workers.host.streams import DOWNTIME_MS, EVENTS, Outgoing, downtime_ms, load_keys
+from workers.host.streams import EVENTS, MIB, Outgoing, load_keys
 from workers.host.tls import readable_keys
 
 # Nothing taken for so long means that the peer is lost; with the cut that follows no write of the guest hangs for 2 s.
@@ -32,7 +34,6 @@ PAUSED_LIMIT_S: Final = 5.0
 MIRRORED_LIMIT_S: Final = 3.0
 # What is left of the deadline must do for backing out.
 DEADLINE_MARGIN_S: Final = 1.0
-MIB: Final = 1 << 20
 _COPYING: Final = frozenset({SourceState.MIRRORING, SourceState.COPYING})
 _BEFORE_THE_PAUSE: Final = _COPYING | {SourceState.MIRRORED, SourceState.SWITCHING}
 _LIMITS: Final = {
@@ -53,21 +54,21 @@ class Sending(Move):
     stall_limit_s = STALL_LIMIT_S
     limits: Mapping[SourceState, float] = _LIMITS
 
-    def __init__(self, microvm: Microvm, order: MoveOrder) -> None:
+    def __init__(self, microvm: Microvm, order: MoveOrder, line: Line) -> None:
         super().__init__(microvm, order)
         self._source = Source()
+        self._copy = Copy(microvm, order, line, self.figures)
         self._pace = Pace(0.01, 0.2)
         self._began = time.monotonic()
         self._entered = time.monotonic()
         self._is_cancelled = False
-        self._downtime_ms = DOWNTIME_MS
         self._is_setting_up = False
         """QEMU looks at all memory before it sends any, and answers nothing meanwhile."""
 
     @classmethod
-    def recovered(cls, microvm: Microvm, order: MoveOrder) -> Self:
+    def recovered(cls, microvm: Microvm, order: MoveOrder, line: Line) -> Self:
         """Go on after a restart of the daemon: the row is read first."""
-        sending = cls(microvm, order)
+        sending = cls(microvm, order, line)
         sending.recover()
         return sending
 
@@ -104,11 +105,13 @@ class Sending(Move):
 
     async def begin(self) -> None:
         if self._source.state is SourceState.NEW:
+            self._copy.begin()
             self.put(source.SendOrdered())
 
     async def conclude(self) -> None:
         entry = self.microvm.entry
         await asyncio.to_thread(self.microvm.parts.network.withdraw, self.order.runner.number)
+        self._copy.end()
         if self._source.state is SourceState.GIVEN:
             gone = replace(entry, standing=Standing.GONE, order=None, process=None, move=None, gone_epoch=entry.epoch)
             await self.microvm.write(gone)
@@ -131,6 +134,8 @@ class Sending(Move):
             if self._source.state is not before:
                 self._entered = time.monotonic()
                 self._pace.reset()
+                if self._source.state not in _BEFORE_THE_PAUSE:
+                    self._copy.end()
             # An outcome is taken before anything that came meanwhile: it belongs to the state that asked for it.
             outcomes = [await self._carry_out(command) for command in commands]
             waiting += [outcome for outcome in outcomes if outcome is not None]
@@ -197,7 +202,7 @@ class Sending(Move):
 
     async def _start_stream(self, command: SourceCommand) -> SourceEvent | None:
         if command is SourceCommand.START_MEMORY:
-            return await self._attempt(self._outgoing().start_memory())
+            return await self._attempt(self._start_memory())
         return await self._attempt(self._start_mirror())
 
     async def _start_mirror(self) -> None:
@@ -206,6 +211,11 @@ class Sending(Move):
         with readable_keys(await self.keys(), self.microvm.directory, self.microvm.user) as place:
             await load_keys(self.microvm.qemu, place, "client")
         await self._outgoing().start_mirror()
+        await self._copy.keep_share(self._outgoing(), at_once=True)
+
+    async def _start_memory(self) -> None:
+        await self._copy.keep_share(self._outgoing(), at_once=True)
+        await self._outgoing().start_memory()
 
     async def _attempt(self, work: Coroutine[None, None, None]) -> SourceEvent | None:
         """A command that QEMU does not carry out has failed the move, not the daemon."""
@@ -217,6 +227,7 @@ class Sending(Move):
 
     async def _cancel(self) -> SourceEvent:
         self._is_cancelled = True
+        await self._copy.relieve()
         if self.microvm.has_ended:
             return source.MonitorFailed("the source's monitor has ended")
         if await self._outgoing().cancel():
@@ -273,15 +284,17 @@ class Sending(Move):
                 seen, changed_at = progress, now
             if self._is_too_late(state, now, changed_at):
                 self.put(source.LimitReached())
-            elif state is SourceState.COPYING and is_sending:
-                await self._be_patient(now)
+            elif is_sending:
+                # A QEMU that hangs is noticed by the next look at its progress, so it must not hold this up.
+                with suppress(SpotError, TimeoutError):
+                    async with asyncio.timeout(WATCH_INTERVAL_S * 2):
+                        await self._be_patient(now)
 
     async def _be_patient(self, now: float) -> None:
-        wanted = downtime_ms(now - self._entered, self.ends_at - now)
-        if wanted > self._downtime_ms:
-            self._downtime_ms = wanted
-            with suppress(SpotError):  # it has just ended, one way or the other
-                await self._outgoing().allow_downtime(wanted)
+        """Keep to our share of the line, and see to it that a busy guest arrives."""
+        await self._copy.keep_share(self._outgoing())
+        if self._source.state is SourceState.COPYING:
+            await self._copy.look(self._outgoing(), now, self.ends_at - now)
 
     async def _progress(self, seen: tuple[object, object]) -> tuple[object, object]:
         try:

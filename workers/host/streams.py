@@ -10,19 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from workers.domain.errors import Refused, SpotError, TryLater, Unreachable
 from workers.domain.migration import Ports
+from workers.host.pressing import DOWNTIME_MS
 from workers.host.qemu import Qemu
 
-# How long the guest may stand while the last of its memory is sent; what is added is the end of the mirror and the row.
-DOWNTIME_MS: Final = 30
-# A guest that writes faster than the line carries is never done in so little; a longer pause is better than a lost job.
-LONGER_DOWNTIMES: Final = ((10.0, 120), (20.0, 500), (30.0, 2000))
-LAST_CHANCE_S: Final = 15.0
-# The line decides, not QEMU's own modest default.
+# The line decides, not QEMU's own modest default, unless several moves share it.
 BANDWIDTH_BYTES_S: Final = 10 << 30
 # A peer that does not take a connection would hang QEMU, and with it the guest's disk, for minutes.
 REACH_LIMIT_S: Final = 1.0
@@ -30,6 +27,7 @@ OPEN_LIMIT_S: Final = 1
 NBD_GREETING: Final = b"NBDMAGIC"
 # A guest's write may hang for 2 s at most when the peer is lost; cutting the streams comes at the end of that.
 CANCEL_LIMIT_S: Final = 5.0
+MIB: Final = 1 << 20
 MIRROR: Final = "mirror"
 REMOTE: Final = "remote"
 EVENTS: Final = (
@@ -75,11 +73,16 @@ async def stop_listening(qemu: Qemu) -> None:
         await _leniently(qemu, command, arguments)
 
 
-def downtime_ms(copying_s: float, left_s: float) -> int:
-    """Return how long a guest may stand that has been copied for so long, with so much time left."""
-    if left_s < LAST_CHANCE_S:
-        return LONGER_DOWNTIMES[-1][1]
-    return max((allowed for after_s, allowed in LONGER_DOWNTIMES if copying_s > after_s), default=DOWNTIME_MS)
+@dataclass(frozen=True)
+class Sent:
+    """How far the sending of memory is, as QEMU sees it."""
+
+    bytes: int
+    remaining_bytes: int
+    round: int
+    """1 while all memory is sent for the first time."""
+    dirty_bytes_s: float
+    """What the guest wrote during the last round."""
 
 
 class Outgoing:
@@ -106,8 +109,9 @@ class Outgoing:
     async def start_memory(self) -> None:
         """Begin to send memory; QEMU stops the guest by itself when little is left, and waits."""
         await self._qemu.capabilities(events=True, return_path=True, pause_before_switchover=True)
-        pace = {"downtime-limit": DOWNTIME_MS, "max-bandwidth": BANDWIDTH_BYTES_S}
-        await self._qemu.execute("migrate-set-parameters", pace | {"tls-creds": "tls", "tls-hostname": self._peer})
+        await self._qemu.execute(
+            "migrate-set-parameters", {"downtime-limit": DOWNTIME_MS} | {"tls-creds": "tls", "tls-hostname": self._peer}
+        )
         await self._qemu.execute("migrate", {"uri": f"tcp:{self._address}:{self._ports.memory}"})
 
     async def allow_downtime(self, allowed_ms: int) -> None:
@@ -152,10 +156,24 @@ class Outgoing:
         job = jobs[0] if isinstance(jobs, list) and jobs else {"ready": True}
         return (ram.get("transferred") if isinstance(ram, dict) else None, None if job["ready"] else job["offset"])
 
+    async def set_speed(self, mib_s: float | None) -> None:
+        """Let both streams carry no more than this each; None: whatever they get. Takes effect at once."""
+        speed = BANDWIDTH_BYTES_S if mib_s is None else round(mib_s * MIB)
+        await self._qemu.execute("migrate-set-parameters", {"max-bandwidth": speed})
+        # A mirror of speed 0 is not limited; what the guest itself writes is not slowed in any case.
+        await _leniently(self._qemu, "block-job-set-speed", {"device": MIRROR, "speed": 0 if mib_s is None else speed})
+
     async def memory_sent(self) -> int:
         """Return how many bytes of memory were sent."""
+        return (await self.copied()).bytes
+
+    async def copied(self) -> Sent:
+        """Return how far the sending of memory is."""
         ram = (await self._qemu.migration()).get("ram")
-        return int(ram["transferred"]) if isinstance(ram, dict) else 0
+        if not isinstance(ram, dict):
+            return Sent(0, 0, 0, 0.0)
+        dirty_bytes_s = float(ram["dirty-pages-rate"]) * ram["page-size"]
+        return Sent(ram["transferred"], ram["remaining"], ram["dirty-sync-count"], dirty_bytes_s)
 
     async def _reach(self) -> None:
         """Connect, be greeted and hang up: the export does not mind, and QEMU would wait for a dead peer."""

@@ -26,8 +26,9 @@ MARGIN: Final = timedelta(seconds=1)
 # Even an empty guest needs about this long; what starts later costs the guest its last seconds, in which its job might
 # have ended by itself.
 LEAST: Final = MARGIN + timedelta(seconds=FIXED_S)
-# What is put off begins with half again its time in hand, since times are estimated.
+# What is put off begins with half again its time in hand, and with some seconds, since times are estimated.
 RESERVE: Final = 0.5
+RESERVE_LEAST: Final = timedelta(seconds=5)
 # Clouds ask about 9 cents for a GiB that leaves them; a minute of a job, with the machine and those who wait, is
 # counted as 3 cents.
 FAR_S_PER_GIB: Final = 180.0
@@ -213,7 +214,7 @@ def _late(slots: Sequence[Slot], usable_until: datetime) -> Iterator[Slot]:
     ends_at = max(slot.ends_at for slot in put_off)
     takes = ends_at - min(slot.begins_at for slot in put_off)
     until = min([usable_until, *(slot.begins_at for slot in slots if slot.errand.not_before)])
-    wait = max(timedelta(), until - ends_at - takes * RESERVE)
+    wait = max(timedelta(), until - ends_at - max(takes * RESERVE, RESERVE_LEAST))
     return (_waited(slot, wait) if slot in put_off else slot for slot in slots)
 
 
