@@ -24,7 +24,7 @@ from workers.clock import SystemClock
 from workers.domain.errors import Refused, Unreachable
 from workers.domain.events import Happening
 from workers.domain.host import Host, HostState
-from workers.domain.messages import Heartbeat, Notice, NoticeKind, RegistrationRequest, Word
+from workers.domain.messages import Heartbeat, Notice, NoticeKind, RegistrationRequest, RenewalRequest, Word
 from workers.domain.migration import Said
 from workers.domain.names import HostId, MigrationId
 from workers.host.control import ControlClient
@@ -256,6 +256,9 @@ def test_a_registered_client_is_heard(world: World, registered: Path) -> None:
             await client.row(MigrationId("spot-move-of-others"))
         with pytest.raises(Refused, match="404"):
             await client.say(MigrationId("spot-move-of-others"), Said.COMMITTED, Word(1))
+        with pytest.raises(Refused, match="404"):
+            request = RenewalRequest(make_csr(HostId("spot-host-x"))[1])
+            await client.move_certificate(MigrationId("spot-move-of-others"), request)
 
     call(world, ControlClient(URL, registered), play)
 
