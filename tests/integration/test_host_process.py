@@ -256,8 +256,8 @@ def test_a_registered_client_is_heard(world: World, registered: Path) -> None:
             await client.row(MigrationId("spot-move-of-others"))
         with pytest.raises(Refused, match="404"):
             await client.say(MigrationId("spot-move-of-others"), Said.COMMITTED, Word(1))
+        request = RenewalRequest(make_csr(HostId("spot-host-x"))[1])
         with pytest.raises(Refused, match="404"):
-            request = RenewalRequest(make_csr(HostId("spot-host-x"))[1])
             await client.move_certificate(MigrationId("spot-move-of-others"), request)
 
     call(world, ControlClient(URL, registered), play)
