@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.domain.errors import BadInput
-from workers.rehearsal.drill.interruption import DELAY_MAX_S, Outcome, planned, span, worst
+from workers.rehearsal.drill.interruption import DELAY_MAX_S, Interruption, Outcome, blamed, planned, span, worst
 
 FAULTS = ("relay_restarted", "redis_flushed")
 
@@ -50,3 +50,24 @@ def test_one_lost_job_makes_a_lost_interruption() -> None:
     assert worst([Outcome.SURVIVED, Outcome.LOST, Outcome.RERUN]) is Outcome.LOST
     assert worst([Outcome.PARKED, Outcome.SURVIVED]) is Outcome.PARKED
     assert worst([]) is Outcome.SURVIVED
+
+
+def at(moment: float, *jobs: int) -> Interruption:
+    return Interruption(planned(0, int(moment), (20, 60), ()), "spot-host-a", moment, jobs)
+
+
+def ended(conclusion: str, moment: float) -> dict[str, object]:
+    return {"conclusion": conclusion, "completed_at": moment}
+
+
+def test_the_last_interruption_before_an_attempt_failed_is_blamed_for_it() -> None:
+    first, second, third = at(10, 7), at(20, 7, 8), at(90, 7)
+    attempts = [ended("failure", 50), ended("success", 120)]
+    blame = [blamed(one, (first, second, third), 7, attempts) for one in (first, second, third)]
+    assert blame == [False, True, False]
+
+
+def test_an_interruption_of_another_job_does_not_take_the_blame_away() -> None:
+    mine, other = at(10, 7), at(20, 8)
+    assert blamed(mine, (mine, other), 7, [ended("failure", 50)])
+    assert not blamed(mine, (mine, other), 7, [ended("success", 50)])

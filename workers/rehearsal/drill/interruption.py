@@ -82,6 +82,16 @@ class Interruption:
         }
 
 
+def blamed(done: Interruption, others: Sequence[Interruption], first: int, attempts: Sequence[Json]) -> bool:
+    """Say whether an attempt at a job failed by this interruption: it was the last one of the job before that.
+
+    `attempts` are all at the job whose first attempt is `first`, each with `conclusion` and `completed_at`.
+    """
+    later = [one.at for one in others if first in one.jobs and one.at > done.at]
+    failed_at = [one["completed_at"] for one in attempts if one["conclusion"] not in {"success", "cancelled", None}]
+    return any(done.at <= at and not any(moment <= at for moment in later) for at in failed_at)
+
+
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
     """Return what an interruption came to that came to these for its jobs."""
     return max(outcomes, key=list(Outcome).index, default=Outcome.SURVIVED)

@@ -18,7 +18,7 @@ from workers.domain.migration import Migration
 from workers.domain.names import HostId
 from workers.domain.runner import RunnerState
 from workers.rehearsal.drill.faults import FAULTS, PHASES, Saboteur, phase_of
-from workers.rehearsal.drill.interruption import Interruption, Outcome, Plan, planned, worst
+from workers.rehearsal.drill.interruption import Interruption, Outcome, Plan, blamed, planned, worst
 from workers.rehearsal.drill.tally import Tally
 from workers.rehearsal.follow import has_ended
 from workers.rehearsal.pulse import Pulse
@@ -192,8 +192,10 @@ class Drill:
         attempts = [self._whole(attempt["id"]) for attempt in self._attempts(first)]
         job = self._reported(attempts)
         self.tally.jobs.append(job | {"job": first})
-        for done in [one for one in self.pending if first in one.jobs]:
-            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, attempts))
+        of_job = [one for one in self.pending if first in one.jobs]
+        for done in of_job:
+            is_blamed = blamed(done, of_job, first, attempts)
+            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, is_blamed=is_blamed))
             if len(self.outcomes[done.plan.number]) == len(done.jobs):
                 self._close(done)
 
@@ -237,11 +239,11 @@ def steps_of(work_s: float) -> tuple[tuple[str, str], ...]:
     )
 
 
-def outcome_of(job: Json, attempts: Sequence[Json]) -> Outcome:
-    """Judge one job that was interrupted and has ended."""
-    if job["conclusion"] != "success":
-        return Outcome.LOST
-    return Outcome.RERUN if len(attempts) > 1 or job["steps_rerun"] else Outcome.SURVIVED
+def outcome_of(job: Json, *, is_blamed: bool) -> Outcome:
+    """Judge one interruption of a job that has ended."""
+    if not is_blamed:
+        return Outcome.SURVIVED
+    return Outcome.RERUN if job["conclusion"] == "success" else Outcome.LOST
 
 
 def _reached(row: Migration) -> int:
