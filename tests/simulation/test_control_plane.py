@@ -15,6 +15,7 @@ from workers.domain.job import JobEnd, JobState, Rerun
 from workers.domain.migration import MigrationPhase, Said
 from workers.domain.names import HostId, JobId
 from workers.domain.runner import RunnerState
+from workers.planning.lanes import USABLE
 
 MINUTE = timedelta(minutes=1)
 
@@ -188,6 +189,24 @@ def test_several_guests_leave_one_host_side_by_side() -> None:
     world.until(lambda: source not in {host_of(world, job) for job in jobs}, MINUTE)
     world.until(world.is_quiet, 10 * MINUTE)
     assert len(world.github.jobs) == 2
+
+
+def test_a_line_that_was_measured_is_divided_as_planned_and_every_decision_is_told() -> None:
+    world = World(ready_hosts=3)
+    world.hosts.job_takes = 10 * MINUTE
+    jobs = started(world, 2)
+    for shares in ({None}, {100 * USABLE / 2}):
+        before = set(world.store.migrations.rows)
+        world.until(lambda: sum(host.state is HostState.READY for host in world.store.hosts.open()) == 3, 5 * MINUTE)
+        source = host_of(world, jobs[0])
+        assert host_of(world, jobs[1]) == source, "runners are packed, the moved ones too"
+        world.cloud.take_back(source, MINUTE)
+        world.until(lambda: source not in {host_of(world, job) for job in jobs}, MINUTE)  # noqa: B023 called at once
+        moves = [row for key, row in world.store.migrations.rows.items() if key not in before]
+        assert {row.share_mib_s for row in moves} == shares
+    told = [event for _, event in world.store.timeline() if event.happening is Happening.EVACUATION_DECIDED]
+    assert [event.detail["decision"] for event in told] == ["Move"] * 4
+    assert ["as assumed" in str(event.detail["because"]) for event in told] == [True, True, False, False]
 
 
 def test_without_any_hint_and_without_most_webhooks_the_sweep_finds_everything() -> None:

@@ -62,7 +62,7 @@ class Hosts:
         self._tried: dict[
             RunnerId, tuple[HostId, ...]
         ] = {}  # forgotten at a restart, which may cost one more failed attempt
-        self._told: dict[RunnerId, type[Decision]] = {}  # forgotten too, which tells the timeline once more
+        self._told: dict[RunnerId, tuple[int, type[Decision]]] = {}  # forgotten too, and then told once more
 
     def due(self) -> Sequence[HostId]:
         """Return every host that is not TERMINATED."""
@@ -225,8 +225,8 @@ class Hosts:
         self._told = {one.id: self._told[one.id] for one in fleet.runners if one.id in self._told}
         for decision in decisions:
             runner = next((one for one in fleet.runners if one.id == decision.runner_id), None)
-            if runner is not None and self._told.get(runner.id) is not type(decision):
-                self._told[runner.id] = type(decision)
+            if runner is not None and self._told.get(runner.id) != (runner.epoch, type(decision)):
+                self._told[runner.id] = (runner.epoch, type(decision))
                 detail = {"decision": type(decision).__name__, "because": decision.reason}
                 self._store.record(
                     Event(
