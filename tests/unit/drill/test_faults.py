@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.drill.outcomes import OUTCOMES
 from workers.domain.errors import BadInput
 from workers.domain.migration import MigrationPhase
 from workers.rehearsal.drill.faults import FAULTS, PHASES, chosen_faults, phase_of
@@ -34,3 +35,7 @@ def test_what_is_no_fault_is_refused_by_name(text: str) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_fault_says_in_a_sentence_what_goes_wrong(name: str) -> None:
     assert (FAULTS[name].__doc__ or "").endswith(".")
+
+
+def test_what_comes_of_every_fault_is_written_down() -> None:
+    assert set(OUTCOMES) == set(FAULTS)
