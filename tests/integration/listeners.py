@@ -19,6 +19,7 @@ from workers.domain.host import Host, HostState
 from workers.domain.messages import Heartbeat, RunnerReport
 from workers.domain.names import HostId, PackageDigest
 from workers.identity import Authority
+from workers.objects import DirectoryObjects
 from workers.ports import Clock
 from workers.store.repository import SqlStore
 
@@ -51,11 +52,22 @@ class Connection:
 class HostCaller:
     """Speaks to the host listener as one host, or as nobody."""
 
-    def __init__(self, store: SqlStore, authority: Authority, hints: HeardHints, clock: Clock) -> None:
-        self._client: FlaskClient = create_host_app(store, authority, hints, clock, (PACKAGE,)).test_client()
+    def __init__(
+        self,
+        store: SqlStore,
+        authority: Authority,
+        hints: HeardHints,
+        clock: Clock,
+        objects: DirectoryObjects | None = None,
+    ) -> None:
+        app = create_host_app(store, authority, hints, clock, (PACKAGE,), objects, objects)
+        self._client: FlaskClient = app.test_client()
 
     def get(self, path: str, name: str | None) -> TestResponse:
         return self._client.get(path, environ_overrides={"gunicorn.socket": Connection(name)})
+
+    def put(self, path: str, name: str | None, content: bytes) -> TestResponse:
+        return self._client.put(path, data=content, environ_overrides={"gunicorn.socket": Connection(name)})
 
     def post(self, path: str, name: str | None, body: object) -> TestResponse:
         content = body if isinstance(body, bytes) else TypeAdapter(type(body)).dump_json(body)

@@ -52,6 +52,8 @@ def test_without_a_target_a_guest_is_parked_and_goes_on_when_there_is_room_again
     world.until(lambda: world.clock.now() - runner.parked_at > 4 * MINUTE, 5 * MINUTE)  # type: ignore[operator]
     assert world.store.jobs.rows[job].state is JobState.RUNNING
     world.cloud.is_sold_out = False
+    world.until(lambda: happened(world, Happening.PARK_ENDED) == 1, 5 * MINUTE)
+    assert not world.objects.contents, "the sweep has nothing to find"
     world.until(world.is_quiet, 10 * MINUTE)
     world.check_nothing_is_left()
     assert len(world.github.jobs) == 1, "nothing was run twice"

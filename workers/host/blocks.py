@@ -34,21 +34,18 @@ class Blocks:
 
         What was yielded counts as carried over; who stops in between has the rest in the next pass.
         """
-        batch, found_in_batch = bytearray(), dict[int, bytes]()
+        batch = bytearray()
         for offset in self._offsets():
             contents = os.pread(self._file, BLOCK_BYTES, offset)
             found = hashlib.sha256(contents).digest() if contents else _EMPTY
             if found == self._known.get(offset, _EMPTY):
                 continue
             if batch and len(batch) + _RECORD.size + len(contents) > batch_bytes:
-                self._known |= found_in_batch
                 yield bytes(batch)
                 batch.clear()
-                found_in_batch.clear()
             batch += _RECORD.pack(offset, len(contents)) + contents
-            found_in_batch[offset] = found
+            self._known[offset] = found  # not before the batch that it did not fit into was taken
         if batch:
-            self._known |= found_in_batch
             yield bytes(batch)
 
     def _offsets(self) -> list[int]:

@@ -35,6 +35,8 @@ from workers.rehearsal.topology import Topology, accepts, standing_in
 
 # The simulator's job lock: GitHub's ten minutes are longer than anybody wants to watch.
 JOB_LOCK_S: Final = 30
+# As much of it as of GitHub's own is let pass with a parked guest.
+PARK_PART: Final = 0.85
 # Several Python programs start at once on what may be two processors.
 READY_LIMIT_S: Final = 60.0
 MARKET_LIMIT_S: Final = 10.0
@@ -223,6 +225,7 @@ class Stage:
             "RELAY_ADDRESS": at.RELAY_UNDERLAY,
             "PACKAGE": self.kit.package,
             "READY_HOSTS": self.ready_hosts,
+            "PARK_LIMIT_S": JOB_LOCK_S * PARK_PART,
         }
         return {f"SPOT_RUNNER_{name}": str(value) for name, value in told.items()}
 
