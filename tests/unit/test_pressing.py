@@ -30,7 +30,8 @@ def test_it_is_capped_as_far_as_its_writing_asks_for_and_no_further(dirty: float
 def test_a_cap_is_judged_in_the_round_after_it() -> None:
     capped = Pressure(0.5, round=2)
     assert next_pressure(capped, BUSY) == capped
-    assert next_pressure(capped, replace(BUSY, round=3)).cap < 0.5
+    written_though_capped = replace(BUSY, round=3, dirty_mib_s=180)
+    assert next_pressure(capped, written_though_capped).cap == 0.1, "a quarter is half of what it has"
 
 
 def test_a_guest_that_converges_too_late_is_capped_too() -> None:
