@@ -90,6 +90,12 @@ def test_version_2_presses_the_threads_alone_and_lets_go(tmp_path: Path) -> None
     assert (place / "cpu.max").read_text() == "max"
 
 
+def test_pressing_a_group_that_is_gone_makes_none(tmp_path: Path) -> None:
+    group = hierarchy(version_2(tmp_path)).group("host", "runner")
+    group.press([43], 0.25)
+    assert not (tmp_path / "unified/spot-runner").exists()
+
+
 def test_version_1_presses_the_threads_alone_and_lets_go(tmp_path: Path) -> None:
     lines = [f"cgroup {tmp_path}/{name} cgroup rw,{name} 0 0" for name in CONTROLLERS]
     group = hierarchy(mounts(tmp_path, *lines)).group("host", "runner")

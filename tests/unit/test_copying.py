@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from workers.domain.messages import BootOrder, MoveOrder
@@ -53,34 +54,68 @@ class Travelling:
         self.sent_mib += seconds * min(self.line_mib_s, self.speed or self.line_mib_s)
 
 
-def looked_at(copy: Copy, guest: Travelling, seconds: int, left_s: float = 100.0) -> None:
-    async def look() -> None:
-        for _ in range(seconds * 4):
-            await copy.keep_share(guest)
-            await copy.look(guest, guest.clock_s, left_s)
-            guest.pass_time(0.25)
-
-    asyncio.run(look())
+async def look(copy: Copy, guest: Travelling, seconds: int, left_s: float = 100.0) -> None:
+    for _ in range(seconds * 4):
+        await copy.keep_share(guest)
+        await copy.look(guest, guest.clock_s, left_s)
+        guest.pass_time(0.25)
 
 
 def test_a_busy_guest_is_pressed_after_the_first_round_and_relieved_at_the_end() -> None:
     guest, figures = Travelling(), dict[str, float]()
     copy = Copy(guest, order("a"), Line(), figures)
     copy.begin()
-    looked_at(copy, guest, seconds=3)
-    assert guest.caps == []
-    looked_at(copy, guest, seconds=9)
+
+    async def story() -> None:
+        await look(copy, guest, seconds=3)
+        assert guest.caps == []
+        await look(copy, guest, seconds=9)
+        assert guest.cap == 0.1
+        await copy.relieve()
+
+    asyncio.run(story())
     assert guest.caps == [0.1]
     assert figures == {LINE_FIGURE: 50.0, "dirty_mib_s": 200.0, "cap_percent": 10}
-    asyncio.run(copy.relieve())
     assert guest.cap == 1.0
+
+
+@dataclass
+class Slow(Travelling):
+    """The kernel takes its time to put a cap on, and does it even if nobody waits any more."""
+
+    may_press: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def press(self, cap: float) -> None:
+        await self.may_press.wait()
+        await super().press(cap)
+
+
+def test_a_cap_that_is_still_being_put_on_does_not_outlive_the_move() -> None:
+    async def story() -> float:
+        guest = Slow(sent_mib=400.0)
+        copy = Copy(guest, order("a"), Line(), {})
+        copy.begin()
+        await copy.look(guest, 0.0, 100.0)
+        guest.sent_mib += 60
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await copy.look(guest, 1.2, 100.0)
+        relieving = asyncio.create_task(copy.relieve())
+        await asyncio.sleep(0)
+        guest.may_press.set()
+        await relieving
+        assert guest.caps, "it was put on"
+        await copy.look(guest, 2.0, 1.0)
+        return guest.cap
+
+    assert asyncio.run(story()) == 1.0
 
 
 def test_a_calm_guest_is_left_alone() -> None:
     guest = Travelling(dirty_mib_s=10.0)
     copy = Copy(guest, order("a"), Line(), {})
     copy.begin()
-    looked_at(copy, guest, seconds=12)
+    asyncio.run(look(copy, guest, seconds=12))
     assert (guest.caps, guest.downtime_ms, guest.speed) == ([], 30, None)
 
 
@@ -89,8 +124,8 @@ def test_it_keeps_to_its_share_while_another_move_has_its_own() -> None:
     copy, other = Copy(guest, order("a", 20.0), line, {}), Copy(Travelling(), order("b", 30.0), line, {})
     copy.begin()
     other.begin()
-    looked_at(copy, guest, seconds=1)
+    asyncio.run(look(copy, guest, seconds=1))
     assert guest.speed == 20.0
     other.end()
-    looked_at(copy, guest, seconds=1)
+    asyncio.run(look(copy, guest, seconds=1))
     assert guest.speed is None

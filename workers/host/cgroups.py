@@ -131,9 +131,14 @@ class Cgroup:
             _write(place, {"cgroup.procs": str(pid)})
 
     def press(self, threads: Iterable[int], cpus: float) -> None:
-        """Let these threads of a member run for no more than so many processors' time, together."""
+        """Let these threads of a member run for no more than so many processors' time, together.
+
+        A group that is gone is a success: nobody is left in it to be slowed.
+        """
         turn_us = max(TURN_MIN_US, round(cpus * PRESS_PERIOD_US))
         place = self._vcpus
+        if not place.parent.exists():
+            return
         if self.hierarchy.version == 1:
             _write(place, {"cpu.cfs_period_us": str(PRESS_PERIOD_US), "cpu.cfs_quota_us": str(turn_us)})
         else:

@@ -5,6 +5,7 @@ What is decided stands in workers/host/line.py and workers/host/pressing.py; her
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import Final, Protocol
 
@@ -54,6 +55,8 @@ class Copy:
         self._pressure = Pressure()
         self._speed_limit: float | None = None
         self._sent: deque[tuple[float, int]] = deque()
+        self._is_relieved = False
+        self._pressing: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Take part in the line."""
@@ -64,10 +67,11 @@ class Copy:
         self._line.leave(self._order.migration_id)
 
     async def relieve(self) -> None:
-        """Undo what was done to the guest; harmless twice."""
-        if self._pressure.cap < 1.0:
+        """Undo what was done to the guest, for good: a cap that is just being put on is waited for. Harmless twice."""
+        self._is_relieved = True
+        if self._pressing is not None:
+            await asyncio.gather(self._pressing, return_exceptions=True)
             await self._guest.relieve()
-        self._pressure = Pressure()
 
     async def keep_share(self, streams: Streams, *, at_once: bool = False) -> None:
         """Let the streams carry what they may now; `at_once`: a stream has just been made and knows of no limit."""
@@ -96,6 +100,8 @@ class Copy:
         return Copying(sent.round, sent.remaining_bytes / MIB, dirty, speed, left_s)
 
     async def _put_on(self, pressure: Pressure, streams: Streams) -> None:
+        if self._is_relieved:
+            return
         before, self._pressure = self._pressure, pressure
         if pressure.cap < before.cap:
             await self._cap(pressure.cap)
@@ -105,7 +111,8 @@ class Copy:
 
     async def _cap(self, cap: float) -> None:
         self._figures["cap_percent"] = round(cap * 100)
+        self._pressing = asyncio.create_task(self._guest.press(cap), name=f"press {self._order.runner.runner_id}")
         try:
-            await self._guest.press(cap)
+            await asyncio.shield(self._pressing)
         except (OSError, SpotError) as error:  # the pause becomes longer instead
             log.warning("guest_not_pressed", runner=self._order.runner.runner_id, because=str(error))

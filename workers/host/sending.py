@@ -116,6 +116,7 @@ class Sending(Move):
             gone = replace(entry, standing=Standing.GONE, order=None, process=None, move=None, gone_epoch=entry.epoch)
             await self.microvm.write(gone)
             return
+        await self._copy.relieve()
         await self.microvm.write(replace(entry, standing=Standing.OWNED, move=None))
         if not self.microvm.has_ended:
             await self._outgoing().tidy()
