@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +13,7 @@ import httpx
 import pytest
 from botocore.config import Config
 
+from tests.contract.aws_server import running_moto
 from tests.contract.store_rows import ManualClock, a_host
 from tests.fakes.objects import MemoryObjects
 from tests.fakes.trouble import Trouble
@@ -97,31 +93,7 @@ def in_a_bucket(endpoint: str) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def s3_endpoint() -> Iterator[str]:
-    if importlib.util.find_spec("moto") is None:
-        pytest.skip("moto is not installed; ./dev installs it from the lock")
-    port = free_port()
-    command = (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port))
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
-    try:
-        endpoint = f"http://127.0.0.1:{port}"
-        _wait_for(endpoint, process)
-        yield endpoint
-    finally:
-        process.kill()
-        process.wait(20)
-
-
-def _wait_for(endpoint: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        assert process.poll() is None, "moto's server has ended"
-        try:
-            httpx.get(endpoint, trust_env=False, timeout=5)
-        except httpx.TransportError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("moto's server did not answer within a minute")
+    yield from running_moto()
 
 
 @pytest.fixture
