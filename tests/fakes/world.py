@@ -85,7 +85,7 @@ class World:
     def _wire_up(self, capacity: CapacityPolicy) -> None:
         store, hints, clock = self.store, self.hints, self.clock
         buyer = Buyer(store, hints, clock, capacity, RUNNER)
-        job_policy = JobPolicy(PackageDigest("sha256:00"), RUNNER, HEARTBEAT_LIMIT, hold_limit_s=600)
+        job_policy = JobPolicy(PackageDigest("sha256:00"), RUNNER, HEARTBEAT_LIMIT, 600, PARK_LIMIT)
         host_policy = HostPolicy({"control_url": "https://control"})
         self.reconcilers = Reconcilers(
             jobs=Jobs(store, self.github, hints, clock, buyer, job_policy, self._token),

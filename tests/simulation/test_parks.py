@@ -89,6 +89,19 @@ def test_a_job_that_is_cancelled_while_it_lies_in_the_store_leaves_nothing_there
     assert len(world.github.jobs) == 1
 
 
+def test_a_job_that_had_failed_by_itself_before_it_was_parked_is_not_run_again() -> None:
+    """GitHub's word came late; no lock expires so soon."""
+    world = World()
+    job = parked(world)
+    remote = world.github.jobs[job].runner
+    assert remote is not None
+    world.github.report(remote.github_id, "failure")
+    world.until(lambda: not world.store.runners.open() and not world.store.jobs.open(), 3 * MINUTE)
+    world.until(lambda: not world.objects.contents, MINUTE)
+    assert happened(world, Happening.RERUN_ASKED) == 0
+    assert len(world.github.jobs) == 1
+
+
 def test_a_host_that_dies_while_it_takes_the_guest_out_costs_one_attempt() -> None:
     world = World()
     parked(world)

@@ -78,12 +78,10 @@ def rounds_of(reconcilers: Reconcilers, sweep: Sweep) -> Rounds:
 def _reconcilers(
     settings: ControlSettings, store: Store, relay: Relay, hints: Hints, clock: Clock, buyer: Buyer
 ) -> Reconcilers:
-    park_limit = timedelta(seconds=settings.park_limit_s)
     hosts: HostApi = HostClient(settings.home / "worker")
     github = AppGitHub(settings.github_url, settings.github_app_id, _github_key(settings))
-    job_policy = JobPolicy(
-        PackageDigest(settings.package), _shape(settings), _heartbeat_limit(settings), settings.hold_limit_s
-    )
+    package, park_limit = PackageDigest(settings.package), timedelta(seconds=settings.park_limit_s)
+    job_policy = JobPolicy(package, _shape(settings), _heartbeat_limit(settings), settings.hold_limit_s, park_limit)
     return Reconcilers(
         jobs=Jobs(store, github, hints, clock, buyer, job_policy),
         runners=Runners(store, hosts, github, relay, hints, clock, park_limit),

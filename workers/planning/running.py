@@ -164,4 +164,4 @@ def is_lost_with_its_host(seen: RunnerSeen, is_host_silent: bool) -> bool:  # no
     """
     if seen.runner.end not in {None, RunnerEnd.HOST_LOST, RunnerEnd.PARKED_TOO_LONG} or has_ended(seen):
         return False
-    return is_lost(seen.host) or is_host_silent
+    return is_host_silent or (is_lost(seen.host) and not seen.runner.is_parked)

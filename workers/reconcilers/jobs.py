@@ -41,6 +41,8 @@ class JobPolicy:
     heartbeat_limit: timedelta
     hold_limit_s: int = 0
     """How long a job may ask not to be moved, in all."""
+    park_limit: timedelta = timedelta()
+    """How long a job may lie in the store before it is given up."""
 
 
 class Jobs:
@@ -157,8 +159,14 @@ class Jobs:
         if runner is None:
             return False
         seen = self._seen(runner)
-        is_mute = seen.host is not None and is_silent(seen.host, self._clock.now(), self._policy.heartbeat_limit)
-        return is_lost_with_its_host(seen, is_mute)
+        return is_lost_with_its_host(seen, self._is_silent(seen))
+
+    def _is_silent(self, seen: RunnerSeen) -> bool:
+        """Say whether nothing was heard of it for so long that GitHub may have given its job up."""
+        now, parked_at = self._clock.now(), seen.runner.parked_at
+        if parked_at is not None:
+            return now - parked_at > self._policy.park_limit / 2  # what ends sooner had ended before it was parked
+        return seen.host is not None and is_silent(seen.host, now, self._policy.heartbeat_limit)
 
     def _seen(self, runner: Runner) -> RunnerSeen:
         host, report = host_of(self._store, runner.host_id), self._store.report_of(runner.id)

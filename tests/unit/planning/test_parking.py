@@ -204,4 +204,7 @@ class TestRunner:
 
     def test_a_job_that_github_fails_while_its_guest_is_parked_was_lost(self) -> None:
         for end in (None, RunnerEnd.PARKED_TOO_LONG):
-            assert is_lost_with_its_host(self.seen(replace(PARKED, end=end)), is_host_silent=False)
+            assert is_lost_with_its_host(self.seen(replace(PARKED, end=end)), is_host_silent=True)
+
+    def test_one_that_fails_sooner_than_a_lock_expires_had_failed_by_itself(self) -> None:
+        assert not is_lost_with_its_host(self.seen(PARKED), is_host_silent=False)
