@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from workers.domain.errors import BadInput
 from workers.rehearsal.drill.interruption import DELAY_MAX_S, Interruption, Outcome, blamed, planned, span, worst
+from workers.rehearsal.drill.play import outcome_of
 
 FAULTS = ("relay_restarted", "redis_flushed")
 
@@ -71,3 +72,23 @@ def test_an_interruption_of_another_job_does_not_take_the_blame_away() -> None:
     mine, other = at(10, 7), at(20, 8)
     assert blamed(mine, (mine, other), 7, [ended("failure", 50)])
     assert not blamed(mine, (mine, other), 7, [ended("success", 50)])
+
+
+@pytest.mark.parametrize(
+    ("conclusion", "targets", "is_blamed", "expected"),
+    [
+        ("success", ["spot-host-b"], False, Outcome.SURVIVED),
+        ("success", [], False, Outcome.SURVIVED),
+        ("success", [None], False, Outcome.PARKED),
+        ("success", ["spot-host-b"], True, Outcome.RERUN),
+        ("failure", [None], True, Outcome.LOST),
+        ("cancelled", ["spot-host-b"], False, Outcome.SURVIVED),
+    ],
+)
+def test_an_interruption_is_judged_by_where_its_guests_went_and_how_their_jobs_ended(
+    conclusion: str, targets: list[str | None], expected: Outcome, *, is_blamed: bool
+) -> None:
+    moves = [{"source": "spot-host-a", "target": target} for target in targets]
+    elsewhere = {"source": "spot-host-b", "target": None}
+    job = {"conclusion": conclusion, "migrations": [*moves, elsewhere]}
+    assert outcome_of(job, "spot-host-a", is_blamed=is_blamed) is expected

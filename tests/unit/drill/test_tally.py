@@ -18,6 +18,8 @@ Json = dict[str, Any]
 def job(gap_ms: float | None = 80.0, steps_rerun: int = 0, *pauses_ms: float) -> Json:
     moves = [
         {
+            "source": "spot-host-a",
+            "target": "spot-host-b",
             "guest_gap_ms": pause + 10,
             "guest_gap_baseline_ms": 12.0,
             "stopped_ms": pause,
@@ -79,6 +81,12 @@ def test_a_drill_is_clean_if_nothing_ran_twice_and_nothing_is_left_or_lost(chang
     assert Tally(**change).is_clean is is_clean
 
 
+def test_a_park_is_no_move() -> None:
+    parked = job(80.0, 0, 30.0, 25_000.0)
+    parked["migrations"][1]["target"] = None
+    assert Tally(jobs=[parked]).report(7, {})["stopped_ms"]["max"] == 30.0
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1))
 def test_percentiles_are_values_that_were_seen_and_they_rise(values: list[float]) -> None:
     ranks = percentiles(values)
@@ -88,7 +96,7 @@ def test_percentiles_are_values_that_were_seen_and_they_rise(values: list[float]
 
 def test_a_move_whose_daemon_died_with_its_figures_counts_for_nothing_there() -> None:
     moved = job(80.0, 0, 30.0)
-    moved["migrations"].append(dict.fromkeys(moved["migrations"][0]))
+    moved["migrations"].append(dict.fromkeys(moved["migrations"][0]) | {"source": "a", "target": "b"})
     told = Tally(jobs=[moved]).report(7, {})
     assert told["mib_sent"] == 216
     assert told["stopped_ms"]["max"] == 30.0

@@ -195,7 +195,7 @@ class Drill:
         of_job = [one for one in self.pending if first in one.jobs]
         for done in of_job:
             is_blamed = blamed(done, of_job, first, attempts)
-            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, is_blamed=is_blamed))
+            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, done.host, is_blamed=is_blamed))
             if len(self.outcomes[done.plan.number]) == len(done.jobs):
                 self._close(done)
 
@@ -239,10 +239,11 @@ def steps_of(work_s: float) -> tuple[tuple[str, str], ...]:
     )
 
 
-def outcome_of(job: Json, *, is_blamed: bool) -> Outcome:
-    """Judge one interruption of a job that has ended."""
+def outcome_of(job: Json, host: str, *, is_blamed: bool) -> Outcome:
+    """Judge one interruption, by the loss of this host, of a job that has ended."""
     if not is_blamed:
-        return Outcome.SURVIVED
+        was_parked = any(move["source"] == host and move["target"] is None for move in job["migrations"])
+        return Outcome.PARKED if was_parked else Outcome.SURVIVED
     return Outcome.RERUN if job["conclusion"] == "success" else Outcome.LOST
 
 
