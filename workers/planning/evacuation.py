@@ -19,7 +19,7 @@ from typing import Final
 from workers.domain.host_class import HostClass
 from workers.domain.names import HostId, RunnerId
 from workers.planning.estimates import FIXED_S, move_time, sent_mib
-from workers.planning.lanes import Errand, Guest, Slot, Target, errands, line_speed, schedule
+from workers.planning.lanes import Errand, Guest, Slot, Target, errands, line_speed, schedule, why_nowhere
 
 # The source gives up when so little is left (workers/host/sending.py), because backing out takes time too.
 MARGIN: Final = timedelta(seconds=1)
@@ -158,7 +158,7 @@ def _ends_by_itself(guest: Guest, seen: Situation, now: datetime) -> bool:
 def _left_alone(guest: Guest, seen: Situation) -> LetFinish | Requeue:
     if guest.ends_at is not None and guest.ends_at <= seen.deadline_at - MARGIN:
         return LetFinish(guest.runner_id, "its job is expected to end first")
-    return Requeue(guest.runner_id, seen.deadline_at, "no host has room for it")
+    return Requeue(guest.runner_id, seen.deadline_at, why_nowhere(seen.source, seen.targets))
 
 
 # ---------------------------------------------------------------- which schedule
@@ -235,7 +235,7 @@ def _decided(slot: Slot, seen: Situation) -> Decision:
     if slot.ends_at > seen.deadline_at - MARGIN:
         return _out_of_time(slot, seen)
     if target is None:
-        reason = f"no host has room for it, and the store takes {takes.total_seconds():.0f} s"
+        reason = f"{why_nowhere(seen.source, seen.targets)}, and the store takes {takes.total_seconds():.0f} s"
         return Park(guest.runner_id, slot.begins_at, slot.ends_at, reason)
     is_measured = target.line_mib_s is not None
     return Move(

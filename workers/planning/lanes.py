@@ -122,6 +122,16 @@ def _distance(guest: Guest, target: Target) -> tuple[int, bool, float]:
     return before, not target.is_near, -target.speed_mib_s
 
 
+def why_nowhere(source: HostClass | None, targets: Sequence[Target]) -> str:
+    """Say in a few words why a guest that got no target got none."""
+    if not targets:
+        return "no other host takes guests now"
+    if any(_can_run(source, target) for target in targets):
+        return "no host has room for it"
+    refusals = (source and one.host_class and mismatch(source, one.host_class) for one in targets)
+    return f"no host can run it ({next((why for why in refusals if why), 'their class is not known yet')})"
+
+
 def _can_run(source: HostClass | None, target: Target) -> bool:
     return source is not None and target.host_class is not None and mismatch(source, target.host_class) is None
 

@@ -92,8 +92,19 @@ class TestOthers:
         assert isinstance(park, Park)
         assert NOW + MINUTE / 2 < park.starts_at < park.ends_at < NOW + MINUTE - MARGIN
 
-    def test_without_room_and_store_it_waits_for_a_host_until_the_deadline(self) -> None:
-        assert only(seen(guest())) == Requeue(RunnerId("r"), NOW + MINUTE, "no host has room for it")
+    @pytest.mark.parametrize(
+        ("targets", "why"),
+        [
+            ([], "no other host takes guests now"),
+            ([target(room=replace(SMALL, disk_mib=0))], "no host has room for it"),
+            ([target(host_class=OTHER)], f"no host can run it ({mismatch(CLASS, OTHER)})"),
+            ([target(host_class=None)], "no host can run it (their class is not known yet)"),
+        ],
+    )
+    def test_without_target_and_store_it_waits_for_a_host_until_the_deadline(
+        self, targets: list[Target], why: str
+    ) -> None:
+        assert only(seen(guest(), targets=targets)) == Requeue(RunnerId("r"), NOW + MINUTE, why)
 
     def test_a_job_that_ends_before_its_move_would_is_left_alone(self) -> None:
         soon = guest(ends_at=NOW + 3 * SECOND)
