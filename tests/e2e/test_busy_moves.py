@@ -15,7 +15,7 @@ import structlog
 from tests.e2e.busy_guest import busy_package
 from tests.e2e.engine_rig import END_OF_MOVE, Rig, eventually, runner_package
 from tests.integration.wires import run
-from workers.domain.host_class import Acceleration, HostClass
+from tests.unit.planning.rows import CLASS
 from workers.domain.messages import BootOrder, Load, StartOrder
 from workers.domain.migration import LINE_FIGURE, Migration, MigrationPhase
 from workers.domain.names import RunnerId
@@ -28,7 +28,6 @@ pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
 SLOW_LINE = "200mbit"
 TBF = ("burst", "128kb", "latency", "50ms")
 BUSY = {"memory_mib": 96, "disk_mib": 1, "toil_bytes": 600}
-CLASS = HostClass(Acceleration.TCG, "x86_64", "any", "qemu", "10.0", "pc-q35-7.2")
 NOTICE = timedelta(seconds=60)
 GUESTS = 6
 GIGABIT_MIB_S = 119.0
