@@ -44,11 +44,18 @@ def worker() -> None:
 
 
 @app.command()
-def host() -> None:
+def host(
+    *,
+    show_class: Annotated[bool, typer.Option("--class", help="Only show which guests this machine can run.")] = False,
+) -> None:
     """Run microVMs on this machine."""
     from workers.bootstrap.host import run_host  # noqa: PLC0415 - only a host needs the engine
+    from workers.bootstrap.host_class import run_show  # noqa: PLC0415 - the same
 
-    run_host(HostSettings())
+    if show_class:
+        run_show(HostSettings())
+    else:
+        run_host(HostSettings())
 
 
 @app.command()

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from tests.fakes.classes import EMULATED
 from webhook.needs import DeliveryStore
 from workers.domain.events import Delivery, JobAction, JobFact
 from workers.domain.host import Host, HostState
-from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.job import Job, JobEnd, JobState, Rerun
 from workers.domain.migration import Migration, MigrationPhase, Ports, Role
 from workers.domain.names import HostId, JobId, MigrationId, PackageDigest, RunnerId
@@ -18,7 +18,7 @@ from workers.ports import Store
 
 START = datetime(2026, 11, 23, 4, 0, 0, 123456, tzinfo=UTC)
 SHAPE = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
-CLASS = HostClass(Acceleration.TCG, "x86_64", "AuthenticAMD", "qemu", "7.2", "pc-q35-7.2")
+CLASS = EMULATED
 PLENTY = Shape(vcpus=4096, memory_mib=1 << 24, disk_mib=1 << 28)
 
 

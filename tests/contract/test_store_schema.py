@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, MetaData, Table, Text, create_engine, text
 
-from tests.contract.store_rows import ManualClock, a_job
+from tests.contract.store_rows import CLASS, ManualClock, a_host, a_job
 from workers.domain.errors import Unfit
+from workers.domain.names import HostId
 from workers.store.connection import Database
 from workers.store.repository import SqlStore, open_store
 from workers.store.schema import METADATA
@@ -51,6 +54,20 @@ class TestUpgrade:
         engine.dispose()
         with pytest.raises(Unfit, match=r"9999.*newer"):
             open_store(store_url, clock)
+
+    def test_a_host_class_of_an_older_program_is_forgotten_until_it_is_heard_anew(
+        self, sql_store: SqlStore, store_url: str, clock: ManualClock
+    ) -> None:
+        sql_store.hosts.add(a_host("a"))
+        engine = create_engine(store_url)
+        with engine.begin() as connection:
+            connection.execute(text("""UPDATE hosts SET host_class = '{"acceleration": "tcg", "machine": "pc"}'"""))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+        engine.dispose()
+        with closing(open_store(store_url, clock)) as opened:
+            assert opened.hosts.get(HostId("a")) == replace(a_host("a"), host_class=None)
+            opened.note_heartbeat(HostId("a"), clock.now(), CLASS, ())
+            assert opened.hosts.get(HostId("a")) == replace(a_host("a"), heartbeat_at=clock.now(), host_class=CLASS)
 
     def test_a_store_that_was_opened_holds_no_connection_that_a_fork_could_share(
         self, store_url: str, clock: ManualClock

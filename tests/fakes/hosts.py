@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from tests.fakes.classes import VIRTUALIZED
 from tests.fakes.cloud import FakeCloud, Machine
 from tests.fakes.github import FakeGitHub
 from tests.fakes.guests import Guest
@@ -21,7 +22,6 @@ from tests.fakes.trouble import Trouble
 from webhook.words import Words
 from workers.domain.errors import Refused, TryLater, Unreachable
 from workers.domain.host import Host
-from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.messages import (
     BootOrder,
     Heartbeat,
@@ -39,7 +39,6 @@ from workers.domain.migration import LINE_FIGURE, MigrationPhase, Ports, Said
 from workers.domain.names import HostId, MigrationId, RunnerId
 from workers.ports import InstanceState
 
-CLASS = HostClass(Acceleration.KVM, "x86_64", "GenuineIntel", "qemu", "9.2", "pc-q35-9.2")
 PREPARE_TIME = timedelta(seconds=4)
 # Which makes a move take about as long as `copy_takes` at its slowest.
 LOAD = Load(memory_mib=900.0, disk_mib=20.0, dirty_mib_s=5.0)
@@ -242,7 +241,7 @@ class FakeHosts:
             with self._wire.befalls("listener", "heartbeat", host_id):
                 if self.is_listener_down:
                     raise Unreachable("the host listener is down")
-                self._words.heartbeat(host_id, Heartbeat("boot", ready, None, CLASS, (), reports))
+                self._words.heartbeat(host_id, Heartbeat("boot", ready, None, VIRTUALIZED, (), reports))
                 if left is not None and is_free:
                     self._words.notice(host_id, Notice(NoticeKind.INTERRUPTION, left))
         except (TryLater, Refused):

@@ -15,11 +15,11 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from tests.fakes.classes import EMULATED
 from tests.fakes.engine import PORTS, FakeEngine
 from tests.integration.served import served
 from workers.domain.errors import Refused, TryLater, Unfit, Unreachable
 from workers.domain.host import Host, HostState
-from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.messages import BootOrder, Heartbeat, MoveOrder, StartOrder
 from workers.domain.names import HostId, MigrationId, PackageDigest, RunnerId, guest_address
 from workers.domain.runner import Shape
@@ -31,7 +31,6 @@ from workers.listener import open_port
 RUNNER = RunnerId("spot-runner-a")
 ORDER = BootOrder(RUNNER, 3, 5, PackageDigest("sha256:" + "ab" * 32), Shape(1, 1024, 4096), guest_address(5))
 MOVE = MoveOrder(MigrationId("spot-move-a"), replace(ORDER, epoch=4), HostId("spot-host-b"), "10.90.0.17", 60.0, 1)
-CLASS = HostClass(Acceleration.TCG, "x86_64", "AuthenticAMD", "qemu", "7.2", "pc-q35-7.2")
 BOOT, START, MOVING = TypeAdapter(BootOrder), TypeAdapter(StartOrder), TypeAdapter(MoveOrder)
 
 
@@ -58,7 +57,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def port(engine: FakeEngine, identities: Path) -> Iterator[int]:
     def status() -> Heartbeat:
-        return Heartbeat("boot", True, None, CLASS, (ORDER.package,), engine.reports())
+        return Heartbeat("boot", True, None, EMULATED, (ORDER.package,), engine.reports())
 
     with served(make_host_app(engine, status), identities / "spot-host-a-by-hosts") as port:
         yield port

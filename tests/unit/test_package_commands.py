@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.small_package import small_manifest, write_devices
-from workers.host.packages import PackageShelf
+from workers.host.packages import BY_NAME, PackageShelf
 
 UNFIT = 2
 
@@ -23,9 +23,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shelf.path(shelf.add(write_devices(home / "devices"), small_manifest))
 
 
-def _said(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def _said(*arguments: str, command: str = "package", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from workers.cli import main; main()", "package", *arguments],
+        [sys.executable, "-c", "from workers.cli import main; main()", command, *arguments],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"PYTHONPATH": "runner-vm", "COLUMNS": "200"} | environment,
         capture_output=True,
@@ -39,12 +39,21 @@ def test_a_package_shows_what_it_says_of_itself(package: Path) -> None:
     said = _said("inspect", str(package))
 
     assert said.returncode == 0, said.stderr
-    for part in ("small", "pc-q35-7.2", "qemu 7.2", "tcg", "rehearsal-runner 0.1.0 of 2026-11-23", "sha256:"):
+    for part in (
+        "small",
+        "pc-q35-7.2",
+        "qemu 7.2",
+        "tcg",
+        "5-level paging",
+        "2793.440 MHz",
+        "rehearsal-runner 0.1.0 of 2026-11-23",
+        "sha256:",
+    ):
         assert part in said.stdout
 
 
 def test_a_package_by_its_recipe_s_name_is_verified_by_its_digest_too(package: Path) -> None:
-    link = package.parent / "by-name"
+    link = package.parent / BY_NAME
     PackageShelf(package.parent, package.parent).name("small", "sha256:" + package.stem[7:])  # type: ignore[arg-type]
 
     assert _said("inspect", str(link / "small")).returncode == 0
@@ -91,3 +100,28 @@ def test_a_build_that_cannot_be_is_refused_before_anything_is_made(
     assert said.returncode == UNFIT
     assert says in said.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.guest
+def test_an_operator_sees_what_guests_notice_of_this_machine() -> None:
+    said = _said("--class", command="host", SPOT_RUNNER_ACCEL="tcg")
+
+    assert said.returncode == 0, said.stderr
+    for part in (
+        "tcg: SPOT_RUNNER_ACCEL asks for it",
+        "monitor: qemu ",
+        "pc-q35-7.2",
+        "guests see: AuthenticAMD",
+        "MHz",
+    ):
+        assert part in said.stdout
+
+
+@pytest.mark.guest
+def test_a_package_that_does_not_fit_is_refused_by_property(package: Path) -> None:
+    """The package is of an emulated machine that this one, whatever it is, does not show."""
+    said = _said("verify", str(package), SPOT_RUNNER_ACCEL="tcg")
+
+    assert said.returncode == UNFIT
+    assert "manifest: " in said.stderr
+    assert "build the package on a host of this class" in said.stderr

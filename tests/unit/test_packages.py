@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,7 +225,7 @@ def test_a_link_is_no_entry(package: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("format", 2, "format is 2, this version reads 1"),
+        ("format", 1, "format is 1, this version reads 2; build it anew"),
         ("format", None, "format is None"),
         ("disk_mib", 7, "disk has"),
         ("disk_mib", "many", "disk_mib"),
@@ -255,9 +256,10 @@ def test_a_manifest_that_is_no_manifest_is_refused(package: bytes, tmp_path: Pat
     [
         (on(architecture="aarch64"), "architecture: needs x86_64, this host has aarch64"),
         (on(acceleration="kvm"), "acceleration: needs tcg, this host has kvm"),
-        (on(vendor="GenuineIntel"), "vendor"),
+        (on(processor=replace(HOST.processor, vendor="GenuineIntel")), "vendor: needs AuthenticAMD"),
+        (on(processor=replace(HOST.processor, flags=())), "flags: needs avx, fpu, la57, sse4_2 and 1 more"),
         (on(monitor="firecracker"), "monitor: needs qemu"),
-        (on(machine="pc-q35-9.0"), "machine: needs pc-q35-7.2, this host has pc-q35-9.0"),
+        (on(machines=("pc-q35-9.0",)), "machine: needs pc-q35-7.2, this host has pc-q35-9.0"),
         (on(monitor_version="7.1"), "monitor_version: needs 7.2 or newer"),
     ],
 )

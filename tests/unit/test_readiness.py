@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 
+from tests.fakes.classes import EMULATED, VIRTUALIZED
 from tests.fakes.engine import FakeEngine
 from workers.domain.errors import TryLater
-from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.messages import BootOrder
 from workers.domain.names import PackageDigest, RunnerId, guest_address
 from workers.domain.runner import Shape
@@ -20,8 +20,6 @@ from workers.host.proofs import BOOT_ID, Proofs
 from workers.host.readiness import TEST_NUMBER, Readiness
 
 ONE, OTHER = PackageDigest("sha256:" + "1" * 64), PackageDigest("sha256:" + "2" * 64)
-KVM = HostClass(Acceleration.KVM, "x86_64", "GenuineIntel", "qemu", "9.2", "pc-q35-9.2")
-TCG = replace(KVM, acceleration=Acceleration.TCG)
 
 
 class Nothing:
@@ -54,15 +52,15 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def test_nothing_is_proved_before_it_is_known_what_is_wanted() -> None:
-    heartbeat = Readiness(FakeEngine(), KVM, Nothing(), allow_tcg=False).heartbeat()
+    heartbeat = Readiness(FakeEngine(), VIRTUALIZED, Nothing(), allow_tcg=False).heartbeat()
     assert not heartbeat.ready
     assert heartbeat.not_ready_because
-    assert heartbeat.host_class == KVM
+    assert heartbeat.host_class == VIRTUALIZED
 
 
 def test_a_wanted_package_is_restored_once_and_nothing_of_it_is_left() -> None:
     engine = FakeEngine(shelf={ONE})
-    readiness = Readiness(engine, KVM, Nothing(), allow_tcg=False)
+    readiness = Readiness(engine, VIRTUALIZED, Nothing(), allow_tcg=False)
 
     async def play() -> None:
         readiness.want((ONE,))
@@ -78,7 +76,7 @@ def test_a_wanted_package_is_restored_once_and_nothing_of_it_is_left() -> None:
 
 def test_every_wanted_package_is_proved() -> None:
     engine = FakeEngine(shelf={ONE, OTHER})
-    readiness = Readiness(engine, KVM, Nothing(), allow_tcg=False)
+    readiness = Readiness(engine, VIRTUALIZED, Nothing(), allow_tcg=False)
 
     async def play() -> None:
         readiness.want((ONE,))
@@ -94,7 +92,7 @@ def test_every_wanted_package_is_proved() -> None:
 
 def test_a_missing_package_is_named_and_looked_for_again() -> None:
     engine = FakeEngine()
-    readiness = Readiness(engine, KVM, Nothing(), allow_tcg=False)
+    readiness = Readiness(engine, VIRTUALIZED, Nothing(), allow_tcg=False)
 
     async def play() -> None:
         readiness.want((ONE,))
@@ -108,7 +106,7 @@ def test_a_missing_package_is_named_and_looked_for_again() -> None:
 
 def test_a_restore_that_fails_keeps_the_host_from_being_ready_and_leaves_nothing() -> None:
     engine = FakeEngine(shelf={ONE}, trouble=TryLater("the agent did not answer"))
-    readiness = Readiness(engine, KVM, Nothing(), allow_tcg=False)
+    readiness = Readiness(engine, VIRTUALIZED, Nothing(), allow_tcg=False)
 
     async def play() -> None:
         readiness.want((ONE,))
@@ -123,7 +121,7 @@ def test_a_restore_that_fails_keeps_the_host_from_being_ready_and_leaves_nothing
 @pytest.mark.parametrize("allowed", [True, False])
 def test_software_emulation_is_ready_only_where_it_is_allowed(*, allowed: bool) -> None:
     engine = FakeEngine(shelf={ONE})
-    readiness = Readiness(engine, TCG, Nothing(), allow_tcg=allowed)
+    readiness = Readiness(engine, EMULATED, Nothing(), allow_tcg=allowed)
 
     async def play() -> None:
         readiness.want((ONE,))
@@ -139,7 +137,7 @@ def test_software_emulation_is_ready_only_where_it_is_allowed(*, allowed: bool) 
 def test_the_proofs_own_microvm_is_nobodys_runner() -> None:
     """The control plane would take an unknown runner in a heartbeat for a leak."""
     engine = Watched(shelf={ONE})
-    readiness = Readiness(engine, KVM, Nothing(), allow_tcg=False)
+    readiness = Readiness(engine, VIRTUALIZED, Nothing(), allow_tcg=False)
     engine.look = lambda: {report.runner_id for report in readiness.heartbeat().runners}
     real = BootOrder(RunnerId("spot-runner-a"), 1, 0, ONE, Shape(1, 1024, 4096), guest_address(0))
 
@@ -167,7 +165,9 @@ class Watched(FakeEngine):
 def test_what_an_earlier_daemon_has_proved_since_the_boot_is_not_restored_again(tmp_path: Path) -> None:
     engine = FakeEngine(shelf={ONE, OTHER})
     for wanted in ((ONE,), (ONE, OTHER)):
-        readiness = Readiness(engine, KVM, Proofs(tmp_path / "host" / "proofs.json", KVM), allow_tcg=False)
+        readiness = Readiness(
+            engine, VIRTUALIZED, Proofs(tmp_path / "host" / "proofs.json", VIRTUALIZED), allow_tcg=False
+        )
 
         async def play(readiness: Readiness = readiness, wanted: tuple[PackageDigest, ...] = wanted) -> None:
             readiness.want(wanted)
@@ -179,10 +179,10 @@ def test_what_an_earlier_daemon_has_proved_since_the_boot_is_not_restored_again(
 
 def test_a_proof_is_worth_nothing_with_another_monitor_or_after_a_reboot(tmp_path: Path) -> None:
     file = tmp_path / "proofs.json"
-    Proofs(file, KVM).note((ONE,))
-    assert Proofs(file, KVM).known() == (ONE,)
-    assert Proofs(file, replace(KVM, monitor_version="10.0")).known() == ()
+    Proofs(file, VIRTUALIZED).note((ONE,))
+    assert Proofs(file, VIRTUALIZED).known() == (ONE,)
+    assert Proofs(file, replace(VIRTUALIZED, monitor_version="10.0")).known() == ()
     file.write_text(file.read_text().replace(BOOT_ID.read_text().strip(), "another"))
-    assert Proofs(file, KVM).known() == ()
+    assert Proofs(file, VIRTUALIZED).known() == ()
     file.write_text("{")
-    assert Proofs(file, KVM).known() == ()
+    assert Proofs(file, VIRTUALIZED).known() == ()

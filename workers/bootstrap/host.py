@@ -17,11 +17,12 @@ from workers.clock import SystemClock
 from workers.domain.errors import SpotError, TryLater, Unreachable
 from workers.domain.messages import RegistrationAnswer, RegistrationRequest, RenewalRequest
 from workers.domain.names import HostId
-from workers.host.acceleration import choose_acceleration, measure_host_class
+from workers.host.acceleration import choose_acceleration
 from workers.host.control import ControlClient
 from workers.host.daemon import keep_beating, make_host_app
 from workers.host.engine import Engine, EngineParts
 from workers.host.guest import GuestChannel
+from workers.host.measuring import measure_host_class
 from workers.host.network import HostNetwork
 from workers.host.notices import MetadataService, NoticeWatcher, UserData
 from workers.host.packages import PackageShelf

@@ -8,11 +8,13 @@ from typing import Final
 
 from rich.console import Console
 
+from workers.bootstrap.host_class import class_lines
 from workers.domain.errors import Unfit
 from workers.domain.names import PackageDigest
-from workers.host.acceleration import choose_acceleration, measure_host_class
+from workers.host.acceleration import choose_acceleration
 from workers.host.build import Built, build_package
 from workers.host.manifest import MIB, Manifest
+from workers.host.measuring import measure_host_class
 from workers.host.packages import PackageShelf, check_runs_on, digest_of, verify
 from workers.host.recipe import read_recipe
 from workers.settings import HostSettings
@@ -60,9 +62,8 @@ def _show(manifest: Manifest) -> None:
     console.print(
         f"machine: {machine.type}, {machine.vcpus} vCPU, {machine.memory_mib} MiB, disk {manifest.disk_mib} MiB"
     )
-    console.print(
-        f"monitor: {host.monitor} {host.monitor_version}, {host.acceleration}, {host.architecture}, {host.vendor}"
-    )
+    for line in class_lines(host):
+        console.print(line, soft_wrap=True)
     console.print(f"kernel: {manifest.kernel.version}{' (PVM guest)' if manifest.kernel.is_pvm_guest else ''}")
     console.print(f"runner: {manifest.runner.name} {manifest.runner.version} of {manifest.runner.released}")
     for name, entry in manifest.entries.items():

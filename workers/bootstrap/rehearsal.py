@@ -10,8 +10,9 @@ from typing import Final
 
 from workers.clock import SystemClock
 from workers.domain.errors import Unfit
-from workers.host.acceleration import choose_acceleration, measure_host_class
+from workers.host.acceleration import choose_acceleration
 from workers.host.copies import running_copies
+from workers.host.measuring import measure_host_class
 from workers.host.packages import PackageShelf, Unpacked
 from workers.host.template import measure_cold_boot
 from workers.identity import Authority, write_leaf

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import fcntl
 import os
-import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
 from workers.domain.errors import BadInput, Unfit
-from workers.domain.host_class import Acceleration, HostClass
+from workers.domain.host_class import Acceleration
 
 KVM: Final = Path("/dev/kvm")
 # <linux/kvm.h>: the only version there has ever been.
 KVM_GET_API_VERSION: Final = 0xAE00
 KVM_API_VERSION: Final = 12
-MONITOR: Final = "qemu-system-x86_64"
-MONITOR_LIMIT_S: Final = 20
-# The `max` processor of QEMU's software emulation calls itself this on every machine.
-EMULATED_VENDOR: Final = "AuthenticAMD"
 # What every x86-64 server since 2009 has, so that a guest may move between processors of different years.
-BASELINE_CPU: Final = "qemu64,+cx16,+lahf-lm,+popcnt,+sse4.1,+sse4.2,+ssse3,+aes"
+PINNED_MODEL: Final = "qemu64"
+PINNED_FLAGS: Final = ("cx16", "lahf-lm", "popcnt", "sse4.1", "sse4.2", "ssse3", "aes")
+# Emulation shows all that it can on every machine. It is not pinned, so another QEMU may show another processor.
+EMULATED_MODEL: Final = "max"
 
 
 @dataclass(frozen=True)
@@ -83,21 +80,12 @@ def choose(seen: Probe, override: str | None, *, has_pvm_kernel: bool) -> Choice
     return Choice(wanted, "SPOT_RUNNER_ACCEL asks for it")
 
 
-def measure_host_class(accel: Acceleration) -> HostClass:
-    """Measure what a guest would notice of this machine. Raises `Unfit` if there is no monitor."""
-    return HostClass(
-        acceleration=accel,
-        architecture=platform.machine(),
-        vendor=EMULATED_VENDOR if accel is Acceleration.TCG else _vendor(),
-        monitor="qemu",
-        monitor_version=_monitor_version(),
-        machine=_machine_type(),
-    )
-
-
 def cpu_model(accel: Acceleration) -> str:
-    """Return the processor that a package made under this acceleration shows its guests."""
-    return "max" if accel is Acceleration.TCG else BASELINE_CPU
+    """Return the processor that a package made under this acceleration shows its guests, as QEMU is told it."""
+    if accel is Acceleration.TCG:
+        return EMULATED_MODEL
+    # Without `enforce` QEMU only warns of what the host lacks, and starts the guest without it.
+    return ",".join((PINNED_MODEL, *(f"+{flag}" for flag in PINNED_FLAGS), "enforce"))
 
 
 def _best(seen: Probe, *, has_pvm_kernel: bool) -> Choice:
@@ -151,35 +139,3 @@ def _kvm_trouble(device: Path) -> str | None:
     finally:
         os.close(kvm)
     return None if version == KVM_API_VERSION else f"/dev/kvm speaks version {version}, not {KVM_API_VERSION}"
-
-
-def _vendor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("vendor_id"):
-            return line.partition(":")[2].strip()
-    raise Unfit("/proc/cpuinfo names no vendor; only x86-64 machines can be hosts")
-
-
-def _monitor_version() -> str:
-    """`QEMU emulator version 7.2.22 (Debian …)` -> `7.2`."""
-    words = _asked("--version").split()
-    major, minor, *_ = words[words.index("version") + 1].split(".")
-    return f"{major}.{minor}"
-
-
-def _machine_type() -> str:
-    """`q35  Standard PC (…) (alias of pc-q35-7.2)` -> `pc-q35-7.2`."""
-    for line in _asked("-machine", "help").splitlines():
-        if line.startswith("q35 ") and "(alias of " in line:
-            return line.rpartition("(alias of ")[2].rstrip(")")
-    raise Unfit(f"{MONITOR} knows no machine q35; install qemu-system-x86 7.2 or newer")
-
-
-def _asked(*arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            [MONITOR, *arguments], check=True, capture_output=True, text=True, timeout=MONITOR_LIMIT_S
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unfit(f"{MONITOR} does not run ({error}); install qemu-system-x86") from error
-    return done.stdout

@@ -11,12 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from workers.domain.errors import BadPackage, Unfit
-from workers.domain.host_class import HostClass
+from workers.domain.host_class import HostClass, package_mismatch
 from workers.domain.names import PackageDigest
-from workers.host.acceleration import Choice, choose_acceleration, cpu_model, measure_host_class
+from workers.host.acceleration import Choice, choose_acceleration, cpu_model
 from workers.host.machine import Machine, memory_short_kib
 from workers.host.manifest import FORMAT, MIB, Entry, Kernel, Manifest, RunnerProgram
+from workers.host.measuring import measure_host_class
 from workers.host.packages import PackageShelf, locked
 from workers.host.recipe import Recipe
 from workers.host.rootfs import Disk, digest, forget_old, made_disk
@@ -38,6 +41,17 @@ class Built:
     choice: Choice
     cold_boot_s: float | None
     """From QEMU's start to the agent's first answer; None if the package was there already."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was made of some inputs, and where; another kernel or a counter measured anew need not make it again."""
+
+    package: PackageDigest
+    made_on: HostClass
+
+
+_RECORD: Final = TypeAdapter(Record)
 
 
 def build_package(recipe: Recipe, shelf: PackageShelf, cache: Path, override: str | None, progress: Progress) -> Built:
@@ -62,11 +76,13 @@ def _check_fit(recipe: Recipe, cache: Path) -> None:
 
 def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, progress: Progress) -> Built:
     host_class = measure_host_class(choice.acceleration)
+    if difference := package_mismatch(host_class, host_class):
+        raise Unfit(f"this machine cannot show a guest what every package is made for: {difference}")
     progress("making the root file system and its disk")
     disk = made_disk(recipe, cache)
     machine = _machine(recipe, host_class)
-    record = cache / f"package-{digest(EDITION, FORMAT, disk.key, recipe.name, machine, host_class)}"
-    if known := _recorded(record, shelf):
+    record = cache / f"package-{digest(EDITION, FORMAT, disk.key, recipe.name, machine, host_class.guest)}"
+    if known := _recorded(record, shelf, host_class):
         shelf.name(recipe.name, known)
         return Built(known, shelf.path(known), choice, None)
     with tempfile.TemporaryDirectory(prefix=".template.", dir=cache) as work:
@@ -76,18 +92,20 @@ def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, pro
         progress(f"packing and verifying (the guest had booted after {cold_boot_s:.1f} s)")
         made = shelf.add(template.devices, lambda entries: _manifest(recipe, disk, host_class, entries))
     shelf.name(recipe.name, made)
-    record.write_text(made)
+    record.write_bytes(_RECORD.dump_json(Record(made, host_class)))
     forget_old(cache)
     return Built(made, shelf.path(made), choice, cold_boot_s)
 
 
-def _recorded(record: Path, shelf: PackageShelf) -> PackageDigest | None:
-    """Return the package that these inputs made, if it is still there."""
+def _recorded(record: Path, shelf: PackageShelf, host_class: HostClass) -> PackageDigest | None:
+    """Return the package that these inputs made, if it is still there and this machine can still start it."""
     if not record.exists():
         return None
-    known = PackageDigest(record.read_text())
+    known = _RECORD.validate_json(record.read_bytes())
+    if package_mismatch(known.made_on, host_class):
+        return None
     try:
-        return known if shelf.path(known).exists() else None
+        return known.package if shelf.path(known.package).exists() else None
     except BadPackage:
         return None
 

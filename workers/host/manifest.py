@@ -14,7 +14,7 @@ from workers.domain.errors import BadPackage
 from workers.domain.host_class import HostClass
 from workers.host.machine import Machine
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest"
 MANIFEST_BYTES_MAX: Final = 1 << 20
 REQUIRED: Final = ("state", "memory", "kernel", "disk", "config", "initrd")
@@ -67,7 +67,7 @@ class Manifest:
     """Of the recipe."""
     created_at: datetime
     host_class: HostClass
-    """The monitor, its version and the machine that the snapshot was taken on."""
+    """Of the host that the snapshot was taken on: what the guest has seen."""
     machine: Machine
     disk_mib: int
     kernel: Kernel

@@ -1,7 +1,7 @@
 """The packages that a host keeps: found by digest, verified, unpacked once, never half.
 
     store/sha256-<hex>.package ──verify, unpack──▶ cache/.<hex>.partial ──rename──▶ cache/sha256-<hex>/
-    store/by-name/<recipe>     a symbolic link to the newest one
+    store/by-name-<format>/<recipe>     a symbolic link to the newest one that this version can read
 
 A file lock per digest lets any number of processes ask for the same package:
 one unpacks it, the others wait and find it.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from workers.domain.errors import BadPackage
-from workers.domain.host_class import HostClass, mismatch
+from workers.domain.host_class import HostClass, package_mismatch
 from workers.domain.names import PackageDigest
 from workers.host import manifest as manifests
 from workers.host.machine import LinuxBoot
@@ -29,7 +29,8 @@ from workers.host.packing import write_container
 from workers.host.unpacking import Found, read_container
 
 SUFFIX: Final = ".package"
-BY_NAME: Final = "by-name"
+# Versions that read different formats may share a store, for example while one is tried or taken back.
+BY_NAME: Final = f"by-name-{manifests.FORMAT}"
 MANIFEST_FILE: Final = "manifest.json"
 
 
@@ -183,7 +184,7 @@ def _compare(found: Found, manifest: Manifest) -> None:
 
 def check_runs_on(manifest: Manifest, host_class: HostClass) -> None:
     """Raise `BadPackage`, naming the property, if a host of this class cannot run the package."""
-    if difference := mismatch(manifest.host_class, host_class):
+    if difference := package_mismatch(manifest.host_class, host_class):
         raise BadPackage(f"manifest: {difference}; build the package on a host of this class")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from tests.fakes.classes import VIRTUALIZED
 from workers.domain.events import JobAction, JobFact
 from workers.domain.host import Host, HostState
-from workers.domain.host_class import Acceleration, HostClass
 from workers.domain.job import Job, JobState
 from workers.domain.messages import GuestRunnerState, MonitorState, RunnerReport
 from workers.domain.migration import Migration, MigrationPhase
@@ -18,7 +18,7 @@ SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 SMALL = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
 SPEC = Shape(vcpus=4, memory_mib=2048, disk_mib=65536)
-CLASS = HostClass(Acceleration.KVM, "x86_64", "GenuineIntel", "qemu", "9.2", "pc-q35-9.2")
+CLASS = VIRTUALIZED
 
 
 def a_host(name: str = "a", state: HostState = HostState.READY, deadline_at: datetime | None = None) -> Host:

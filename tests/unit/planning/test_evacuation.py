@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.classes import OF_ANOTHER_VENDOR
 from tests.unit.planning.rows import CLASS, MINUTE, NOW, SECOND, SMALL
 from workers.domain.host import fits
 from workers.domain.host_class import HostClass, mismatch
@@ -33,7 +34,7 @@ from workers.planning.fleet import minus
 from workers.planning.lanes import USABLE, Guest, Target
 
 ROOM = Shape(8, 8192, 65536)
-OTHER = replace(CLASS, vendor="AuthenticAMD")
+OTHER = OF_ANOTHER_VENDOR
 
 
 def guest(name: str = "r", memory_mib: float = 300, **more: object) -> Guest:

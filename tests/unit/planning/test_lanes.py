@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.fakes.classes import OF_ANOTHER_VENDOR
 from tests.unit.planning.rows import CLASS, NOW, SECOND, SMALL
 from workers.domain.host_class import HostClass
 from workers.domain.messages import Load
@@ -46,7 +47,7 @@ def test_targets_that_have_failed_come_last_the_latest_of_all(before: str, then:
 
 
 def test_only_a_host_that_can_run_it_is_taken() -> None:
-    other = replace(CLASS, vendor="AuthenticAMD")
+    other = OF_ANOTHER_VENDOR
     assert chosen(guest(), target("d", host_class=other), target("e", host_class=None)) is None
     assert chosen(guest(), target(), source=None) is None
     assert chosen(guest(), target(host_class=replace(CLASS, monitor_version="8.0"))) is None

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.contract.store_rows import CLASS, START, a_host, a_migration, a_runner, room_for
+from tests.contract.store_rows import START, a_host, a_migration, a_runner, room_for
+from tests.fakes.classes import VIRTUALIZED
 from workers.domain.errors import Bug
 from workers.domain.host import Host
 from workers.domain.migration import (
@@ -139,7 +140,7 @@ class TestHost:
         assert host_for(PARKED, SOURCE, self.fleet(SOURCE, TARGET)) == TARGET
 
     def test_another_class_no_room_or_an_unknown_source_do_not(self) -> None:
-        other = replace(TARGET, host_class=replace(CLASS, vendor="GenuineIntel"))
+        other = replace(TARGET, host_class=VIRTUALIZED)
         full = replace(TARGET, spec=room_for(0))
         assert host_for(PARKED, SOURCE, self.fleet(SOURCE, other, replace(full, id=HostId("c")))) is None
         assert host_for(PARKED, None, self.fleet(TARGET)) is None
