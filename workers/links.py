@@ -102,6 +102,12 @@ class Links:
         """Return the names of all links."""
         return frozenset(link.get("ifname") for link in self._kernel.get_links())
 
+    def uplinks(self) -> frozenset[str]:
+        """Return the names of the links by which a default route of any family leaves."""
+        families = (socket.AF_INET, socket.AF_INET6)
+        routes = [one for kind in families for one in self._kernel.get_default_routes(kind)]
+        return frozenset(socket.if_indextoname(one.get("oif")) for one in routes if one.get("oif"))
+
     def tunnel_ends(self, name: str) -> tuple[str | None, str | None]:
         """Return a tunnel device's own address and the one that it sends to by default."""
         link = self._kernel.get_links(self.needed(name))[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from workers.domain.overlay import UNDERLAY_MTU, Overlay, guest_mtu
+from workers.domain.overlay import UNDERLAY_MTU, GuestNetwork, Overlay, guest_mtu
 
 CONFIG = SettingsConfigDict(env_prefix="SPOT_RUNNER_", frozen=True, extra="ignore")
 
@@ -64,6 +64,8 @@ class ControlSettings(BaseSettings):
     host_disk_mib: int = 65536
     hold_limit_s: int = Field(default=600, ge=0)
     """How long a job may ask not to be moved, in all; 0: not at all."""
+    guest_network: GuestNetwork = GuestNetwork.RELAY
+    """How guests leave whose job's labels do not say: `relay` or `nat`."""
     ready_hosts: int = 0
     """How many hosts are kept ready when no job waits."""
     hosts_max: int = 8
@@ -108,6 +110,10 @@ class HostSettings(BaseSettings):
     """Software emulation is not a security boundary, so a host that has nothing better is not READY by itself."""
     guest_mbit: int = 1000
     """What one guest may send, and be sent, in a second."""
+    guest_connections_max: int = 4096
+    """What one guest that leaves through this host may hold open, each family by itself."""
+    guest_forbidden: tuple[str, ...] = ()
+    """Networks that no such guest may reach, beside those that none ever may and the control plane."""
     heartbeat_interval_s: float = 1.0
     notice_interval_s: float = 1.0
 

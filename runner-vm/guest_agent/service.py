@@ -22,6 +22,7 @@ from guest_agent.hold import Hold
 from guest_agent.placement import Placement, placement_server
 from guest_agent.resume import after_resume
 from guest_agent.runner import Runner, installed_program
+from guest_agent.sockets import reset_connections
 from guest_agent.suspend import before_suspend
 
 PORT: Final = Path("/dev/virtio-ports/agent")
@@ -48,6 +49,7 @@ def functions(runner: Runner, placement: Placement, hold: Hold) -> Functions:
         "StartRunner": runner.start,
         "RunnerStatus": status,
         "Placed": placed,
+        "ResetConnections": reset_connections,
         "Shutdown": shut_down,
     }
 

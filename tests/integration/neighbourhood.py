@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from tests.integration.wires import Guest, Place, Site
 from workers.domain.names import RunnerId, guest_address, monitor_user
 from workers.domain.overlay import GUEST_MTU
+from workers.egress import CONNECTIONS_MAX
 from workers.host.network import HostNetwork
 from workers.host.rules import GUEST_MBIT
 from workers.ports import Forwarding
 from workers.relay.network import RelayNetwork
-from workers.relay.rules import CONNECTIONS_MAX
 
 ME, NEIGHBOUR, FAR = (guest_address(number) for number in (0, 1, 2))
 HOST_A, HOST_B, RELAY, CONTROL = "10.90.0.16", "10.90.0.17", "10.90.0.3", "10.90.0.2"

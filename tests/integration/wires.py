@@ -111,6 +111,7 @@ class Cable:
     guest_end: int
     host_end: int | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
+    _is_frozen: bool = False
 
     def __post_init__(self) -> None:
         self._wake, self._waker = os.pipe()
@@ -118,7 +119,12 @@ class Cable:
         self._thread.start()
 
     def plug(self, host_end: int | None) -> None:
-        self.host_end = host_end
+        self.host_end, self._is_frozen = host_end, False
+        os.write(self._waker, b"x")
+
+    def freeze(self) -> None:
+        """Let the guest stand still until it is plugged in again: it neither takes frames nor gives any."""
+        self._is_frozen = True
         os.write(self._waker, b"x")
 
     def end(self) -> None:
@@ -130,6 +136,8 @@ class Cable:
         while not self._ended.is_set():
             host_end = self.host_end
             ends = [self.guest_end, self._wake] + ([host_end] if host_end is not None else [])
+            if self._is_frozen:
+                ends = [self._wake]
             for ready in select.select(ends, [], [], CALL_LIMIT_S)[0]:
                 if ready == self._wake:
                     os.read(self._wake, 64)

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from workers.domain.names import RunnerId, guest_address
+from workers.egress import GuestSide
+from workers.host.nat import nat_rules
 from workers.host.rules import Approach, host_rules, no_tap_rules, tap_name, tap_number, tap_rules
 from workers.ports import Forwarding
 from workers.relay.rules import owner_change, relay_rules
@@ -18,6 +20,8 @@ TEXTS = {
     "host": host_rules("10.90.0.3", {}),
     "host with migrations": host_rules("10.90.0.3", {49152: "10.90.0.17", 49999: "10.90.0.18"}),
     "host with a way to a peer": host_rules("10.90.0.3", {}, [Approach(1_900_000_003, "10.90.0.17", 49152)]),
+    "host without a relay": host_rules(None, {}),
+    "host that does the NAT": nat_rules(GuestSide("guests-nat", None, ("198.18.0.2/32",), 4096, 1370)),
     "relay": relay_rules("eth1", (), []),
     "relay with entries": relay_rules("eth1", ("198.18.0.2/32", "10.1.0.0/16", "2001:db8:1::/48"), [ENTRY]),
 }

@@ -81,7 +81,14 @@ def _reconcilers(
     hosts: HostApi = HostClient(settings.home / "worker")
     github = AppGitHub(settings.github_url, settings.github_app_id, _github_key(settings))
     package, park_limit = PackageDigest(settings.package), timedelta(seconds=settings.park_limit_s)
-    job_policy = JobPolicy(package, _shape(settings), _heartbeat_limit(settings), settings.hold_limit_s, park_limit)
+    job_policy = JobPolicy(
+        package,
+        _shape(settings),
+        _heartbeat_limit(settings),
+        settings.hold_limit_s,
+        park_limit,
+        settings.guest_network,
+    )
     return Reconcilers(
         jobs=Jobs(store, github, hints, clock, buyer, job_policy),
         runners=Runners(store, hosts, github, relay, hints, clock, park_limit),

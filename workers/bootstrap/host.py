@@ -6,10 +6,12 @@ user data ─▶ network ─▶ certificate (once) ─▶ adopt what runs ─▶
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -62,7 +64,14 @@ async def _run(settings: HostSettings) -> None:
     told = await _patiently(metadata.user_data)
     address = await _patiently(metadata.local_address)
     listening = open_port(address, settings.listen_port)
-    network = HostNetwork(address, told.relay_address, told.guest_mtu, settings.guest_mbit)
+    network = HostNetwork(
+        address,
+        told.relay_address or None,
+        told.guest_mtu,
+        settings.guest_mbit,
+        await asyncio.to_thread(_closed_to_guests, settings, told),
+        settings.guest_connections_max,
+    )
     await asyncio.to_thread(network.prepare)
     directory = settings.host_home / "identity"
     control = ControlClient(told.control_url, directory)
@@ -114,6 +123,16 @@ async def _serve(
         group.create_task(keep_renewed(control.renew, host_id, directory))
         group.create_task(watcher.watch(settings.notice_interval_s))
         group.create_task(readiness.prove())
+
+
+def _closed_to_guests(settings: HostSettings, told: UserData) -> frozenset[str]:
+    """Return what guests that leave through this host may not reach: what it was told, and the control plane."""
+    url = urlsplit(told.control_url)
+    try:
+        found = socket.getaddrinfo(url.hostname, url.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unreachable(f"the control plane's name in {told.control_url} is not found: {error}") from error
+    return frozenset(settings.guest_forbidden) | {str(ipaddress.ip_network(place[4][0])) for place in found}
 
 
 async def _ensure_registered(control: ControlClient, directory: Path, told: UserData, address: str) -> None:

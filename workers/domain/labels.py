@@ -1,7 +1,7 @@
 """What a job may ask for with `runs-on:`.
 
-So far one label is served: `spot-runner`, alone or with the labels that GitHub
-gives every self-hosted runner.
+So far `spot-runner` is served, alone or with the labels that GitHub gives every
+self-hosted runner, and with `network=relay` or `network=nat`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from workers.domain.overlay import GuestNetwork
+
 SERVED: Final = "spot-runner"
 # GitHub gives these to every self-hosted Linux runner by itself.
 IMPLIED: Final = frozenset({"self-hosted", "linux", "x64"})
+NETWORKS: Final = {f"network={each}": each for each in GuestNetwork}
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,14 @@ def served(labels: Iterable[str]) -> Unserved | None:
     asked = {label.lower() for label in labels}
     if SERVED not in asked:
         return Unserved(f"runs-on {sorted(asked)} does not name {SERVED!r}; write `runs-on: {SERVED}`")
-    if unknown := asked - IMPLIED - {SERVED}:
+    if len(asked & NETWORKS.keys()) > 1:
+        return Unserved(f"runs-on asks for {' and '.join(sorted(asked & NETWORKS.keys()))}; name one of them")
+    if unknown := asked - IMPLIED - {SERVED} - NETWORKS.keys():
         return Unserved(f"runs-on asks for {sorted(unknown)}, which no pool offers; remove them or add a pool")
     return None
+
+
+def network_of(labels: Iterable[str], default: GuestNetwork) -> GuestNetwork:
+    """Return the network that these labels ask for, or else the default."""
+    asked = {label.lower() for label in labels}
+    return next((network for label, network in NETWORKS.items() if label in asked), default)

@@ -14,6 +14,7 @@ from workers.domain.hold import HoldWish
 from workers.domain.host_class import HostClass
 from workers.domain.migration import MigrationPhase, Ports
 from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest, RunnerId
+from workers.domain.overlay import GuestNetwork
 from workers.domain.runner import Shape
 
 # ---------------------------------------------------------------- to a host
@@ -29,6 +30,7 @@ class BootOrder:
     package: PackageDigest
     shape: Shape
     address: GuestAddress
+    network: GuestNetwork = GuestNetwork.RELAY
     hold_limit_s: int = 0
     """How long its job may ask not to be moved, in all."""
 

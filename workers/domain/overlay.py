@@ -37,6 +37,15 @@ class Overlay(StrEnum):
     WIREGUARD = auto()
 
 
+class GuestNetwork(StrEnum):
+    """How a guest leaves into the internet, and what a move costs its connections."""
+
+    RELAY = auto()
+    """Through the relay, whose address is constant: connections live on."""
+    NAT = auto()
+    """Through its host: after a move every connection is reset at once, so that clients try again."""
+
+
 def tunnel_mtu(underlay_mtu: int, overlay: Overlay) -> int:
     """Return how long a packet between two machines may be, in octets, with its IP header."""
     return underlay_mtu - (WIREGUARD_OCTETS if overlay is Overlay.WIREGUARD else 0)

@@ -22,6 +22,7 @@ from typing import Final
 
 from workers.domain.lifecycle import Lifecycle
 from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, PackageDigest, RunnerId, guest_address
+from workers.domain.overlay import GuestNetwork
 
 
 class RunnerState(StrEnum):
@@ -98,6 +99,8 @@ class Runner:
     """Since when it lies in the store."""
     hold_limit_s: int = 0
     """How long its job may ask not to be moved, in all."""
+    network: GuestNetwork = GuestNetwork.RELAY
+    """How its guest leaves into the internet, wherever it is moved."""
 
     @property
     def is_parked(self) -> bool:

@@ -59,6 +59,7 @@ VALUES: Final[Mapping[str, TypeAdapter[Any]]] = {
     "StartRunner": TypeAdapter(None),
     "RunnerStatus": TypeAdapter(RunnerStatus),
     "Placed": TypeAdapter(None),
+    "ResetConnections": TypeAdapter(Annotated[int, Field(ge=0, strict=True)]),
     "Shutdown": TypeAdapter(None),
 }
 

@@ -25,6 +25,7 @@ from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.hold import HoldWish
 from workers.domain.messages import BootOrder, GuestRunnerState, Load, MonitorState, RunnerReport
 from workers.domain.names import GATEWAY6, GATEWAY_MAC, GUEST_NETWORK6, monitor_user
+from workers.domain.overlay import GuestNetwork
 from workers.domain.runner import Shape
 from workers.host.cgroups import hierarchy
 from workers.host.confinement import Confinement, limits_for
@@ -109,7 +110,9 @@ class Microvm:
         """
         memory = FreshMemory() if fresh else PackageMemory(stock.memory)
         tap, file = await asyncio.gather(
-            asyncio.to_thread(self.parts.network.open_tap, self.order.number, self.order.address, self.user),
+            asyncio.to_thread(
+                self.parts.network.open_tap, self.order.number, self.order.address, self.user, self.order.network
+            ),
             asyncio.to_thread(self.make_overlay, stock) if overlay is None else _itself(overlay),
         )
         try:
@@ -180,6 +183,16 @@ class Microvm:
             await self.call("Placed", facts)
         except SpotError as error:
             log.warning("guest_not_told", runner=self.entry.runner_id, because=str(error))
+
+    async def end_connections(self) -> None:
+        """After a move: let the guest end the connections that its new host knows nothing of, if that is its way."""
+        if self.order.network is not GuestNetwork.NAT:
+            return
+        try:
+            ended = await self.call("ResetConnections")
+            log.info("connections_ended", runner=self.entry.runner_id, count=ended)
+        except SpotError as error:
+            log.warning("connections_not_ended", runner=self.entry.runner_id, because=str(error))
 
     def serve(self) -> None:
         """Begin to ask the guest how its runner program is, and to measure its load, again and again."""

@@ -20,7 +20,10 @@ from typing import Any, Final
 
 from workers.domain.errors import Bug, TryLater, Unfit
 from workers.domain.names import GATEWAY_MAC, GuestAddress, guest_address, monitor_user
-from workers.domain.overlay import GUEST_MTU, VXLAN_OCTETS
+from workers.domain.overlay import GUEST_MTU, VXLAN_OCTETS, GuestNetwork
+from workers.egress import CONNECTIONS_MAX
+from workers.host import nat
+from workers.host.nat import HostNat
 from workers.host.rules import (
     BRIDGE,
     GUEST_MBIT,
@@ -54,9 +57,22 @@ class HostNetwork:
     Every call is idempotent and blocks for some milliseconds; calls may come from several threads.
     """
 
-    def __init__(self, address: str, relay_address: str, mtu: int = GUEST_MTU, mbit: int = GUEST_MBIT) -> None:
-        """`mtu` is the guests', in octets, and the same in the whole deployment; `mbit` what each may send a second."""
+    def __init__(
+        self,
+        address: str,
+        relay_address: str | None,
+        mtu: int = GUEST_MTU,
+        mbit: int = GUEST_MBIT,
+        forbidden: Iterable[str] = (),
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        """`mtu` is the guests', in octets, and the same in the whole deployment; `mbit` what each may send a second.
+
+        Without a relay the only way out is through this host itself; `forbidden` networks and `connections_max` bound
+        the guests that take it.
+        """
         self.mtu = mtu
+        self._nat = HostNat(mtu, tuple(forbidden), connections_max)
         self._address = address
         self._relay_address = relay_address
         self._mbit = mbit
@@ -73,6 +89,8 @@ class HostNetwork:
             apply_rules(self._rules())
             self._ensure_bridge(links)
             self._ensure_tunnel(links)
+            if links.index(nat.BRIDGE) is not None:
+                self._nat.prepare(links)
 
     def adopt(self) -> frozenset[int]:
         """Return the numbers of the taps that an earlier start left here, with their filters put right again."""
@@ -82,8 +100,10 @@ class HostNetwork:
             apply_rules(tap_rules(number, guest_address(number), self._mbit))
         return numbers
 
-    def open_tap(self, number: int, address: GuestAddress, user: int) -> int:
-        """Make the guest's tap, with its filter and its place at the bridge but down, and return its descriptor.
+    def open_tap(
+        self, number: int, address: GuestAddress, user: int, way_out: GuestNetwork = GuestNetwork.RELAY
+    ) -> int:
+        """Make the guest's tap, with its filter and its place at its bridge but down, and return its descriptor.
 
         A port that is down neither takes nor gives a frame; everything else is done here, because a guest stands still
         while `attach` works.
@@ -97,7 +117,7 @@ class HostNetwork:
             try:
                 _silence(tap_name(number))
                 apply_rules(tap_rules(number, address, self._mbit))
-                self._join_bridge(number)
+                self._join_bridge(number, way_out)
             except BaseException:
                 os.close(tap)
                 raise
@@ -115,10 +135,14 @@ class HostNetwork:
             if links.index(name) is not None:
                 links.change(name, state="down")
 
-    def _join_bridge(self, number: int) -> None:
-        name = tap_name(number)
+    def _join_bridge(self, number: int, way_out: GuestNetwork) -> None:
+        name, bridge = tap_name(number), BRIDGE
         with Links() as links:
-            links.change(name, mtu=self.mtu, master=links.needed(BRIDGE), state="down")
+            if way_out is GuestNetwork.NAT:
+                bridge = nat.BRIDGE
+                self._nat.prepare(links)
+                self._nat.welcome(links, guest_address(number))
+            links.change(name, mtu=self.mtu, master=links.needed(bridge), state="down")
             links.limit_rate(name, self._mbit)
             links.change_port(name, isolated=1, learning=0, unicast_flood=0, mcast_flood=0, bcast_flood=0)
             links.bind_port(name, guest_address(number).mac)
@@ -181,6 +205,9 @@ class HostNetwork:
         links.change(BRIDGE, state="up")
 
     def _ensure_tunnel(self, links: Links) -> None:
+        if self._relay_address is None:
+            links.remove(TUNNEL)
+            return
         ends = (links.tunnel_ends(TUNNEL)) if links.index(TUNNEL) is not None else None
         if ends is not None and ends != (self._address, self._relay_address):
             links.remove(TUNNEL)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from workers.domain.messages import RegistrationAnswer, RenewalRequest, RowView, Word
 from workers.domain.migration import Said
 from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest
+from workers.domain.overlay import GuestNetwork
 from workers.host.disks import Unpacked
 
 
@@ -20,8 +21,8 @@ class Network(Protocol):
     def mtu(self) -> int:
         """How long a guest's packet may be, in octets; the same wherever it moves."""
 
-    def open_tap(self, number: int, address: GuestAddress, user: int) -> int:
-        """Return an open tap with its filter in place, not on the bridge yet."""
+    def open_tap(self, number: int, address: GuestAddress, user: int, way_out: GuestNetwork) -> int:
+        """Return an open tap with its filter in place, not on its bridge yet."""
 
     def attach(self, number: int) -> None:
         """Put the tap on the bridge: the guest can be heard from now on."""

@@ -202,6 +202,7 @@ class Receiving(Move):
         """The guest runs here: nobody may come in any more, and it is told where it is."""
         await stop_listening(self.microvm.qemu)
         await self._dismiss()
+        await self.microvm.end_connections()
         await self.microvm.tell_place()
 
     async def _undo(self) -> None:

@@ -106,7 +106,7 @@ def no_tap_rules(number: int) -> str:
     return f"add table {table}\ndelete table {table}\n"
 
 
-def host_rules(relay_address: str, admitted: Mapping[int, str], approached: Collection[Approach] = ()) -> str:
+def host_rules(relay_address: str | None, admitted: Mapping[int, str], approached: Collection[Approach] = ()) -> str:
     """Render what protects the host itself, its migrations and the cloud's metadata service.
 
     `admitted` holds, for each migration port that is open, the address of the one peer that may use it; `approached`
@@ -131,8 +131,8 @@ table inet {TABLE} {{
   chain arriving {{
     type filter hook input priority filter; policy accept;
     iifname {{ "{BRIDGE}", "{TUNNEL}", "tap*" }} counter drop
-    udp dport {TUNNEL_PORT} ip saddr != {relay_address} counter drop
-    udp dport {TUNNEL_PORT} meta nfproto ipv6 counter drop
+    {f"udp dport {TUNNEL_PORT} ip saddr {relay_address} counter accept" if relay_address else ""}
+    udp dport {TUNNEL_PORT} counter drop
     tcp dport {_PORTS} ip saddr . tcp dport @admitted counter accept
     tcp dport {_PORTS} counter drop
   }}

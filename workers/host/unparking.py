@@ -88,6 +88,7 @@ class Unparking(Receiving):
         except SpotError as error:
             log.warning("guest_clock_not_stepped", runner=self.microvm.entry.runner_id, because=str(error))
         await self.microvm.join()
+        await self.microvm.end_connections()
         await self.microvm.tell_place()
 
     # ------------------------------------------------------------ beside the queue

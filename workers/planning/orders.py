@@ -21,6 +21,7 @@ def boot_order(runner: Runner) -> BootOrder:
         shape=runner.shape,
         address=runner.address,
         hold_limit_s=runner.hold_limit_s,
+        network=runner.network,
     )
 
 

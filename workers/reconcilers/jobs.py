@@ -15,8 +15,9 @@ from typing import Final
 from workers.domain.errors import NoRoom, Refused, TryLater
 from workers.domain.events import Event, Happening, JobFact
 from workers.domain.job import JOB, Job, JobState, Rerun
-from workers.domain.labels import served
+from workers.domain.labels import network_of, served
 from workers.domain.names import HostId, JobId, PackageDigest, RunnerId, runner_id
+from workers.domain.overlay import GuestNetwork
 from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
 from workers.planning import facts as planning
 from workers.planning.fleet import is_silent, is_terminated
@@ -43,6 +44,8 @@ class JobPolicy:
     """How long a job may ask not to be moved, in all."""
     park_limit: timedelta = timedelta()
     """How long a job may lie in the store before it is given up."""
+    network: GuestNetwork = GuestNetwork.RELAY
+    """How guests leave whose job's labels do not say."""
 
 
 class Jobs:
@@ -234,7 +237,8 @@ class Jobs:
             self._policy.shape,
             self._clock.now(),
         )
-        runner = replace(runner, hold_limit_s=self._policy.hold_limit_s)
+        network = network_of(lease.row.labels, self._policy.network)
+        runner = replace(runner, hold_limit_s=self._policy.hold_limit_s, network=network)
         placed = self._placed(lease.row, runner.id)
         lease.write(
             placed,

@@ -7,9 +7,10 @@ from typing import Final
 
 from workers.domain.names import GATEWAY, GATEWAY6, GATEWAY_MAC, GUEST_NETWORK, GUEST_NETWORK6
 from workers.domain.overlay import GUEST_MTU
+from workers.egress import CONNECTIONS_MAX
 from workers.links import Links, apply_rules, set_sysctl
 from workers.ports import Forwarding
-from workers.relay.rules import CONNECTIONS_MAX, DEVICE, TUNNEL_PORT, owner_change, relay_rules
+from workers.relay.rules import DEVICE, TUNNEL_PORT, owner_change, relay_rules
 
 TUNNEL_ID: Final = 77
 

@@ -108,6 +108,7 @@ runners: Final = Table(
     Column("end", Text),
     Column("parked_at", Moment),
     Column("hold_limit_s", Integer, nullable=False, server_default="0"),
+    Column("network", Text, nullable=False, server_default="relay"),
     *_lease(),
     Index("ix_runners_state", "state", "requested_at"),
     Index("ix_runners_host_id", "host_id"),
