@@ -82,6 +82,7 @@ class ParkRig(Rig):
         row = self.begin_park(order, source, attempt, seconds)
         self.commit(row.id)
         eventually(lambda: self.rows.get(row.id).wiped_at, f"{source} has wiped what it parked")
+        self.settle(order.runner_id)
         return self.rows.get(row.id)
 
     def begin_resume(

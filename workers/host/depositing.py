@@ -63,9 +63,9 @@ class Deposit(Outgoing):
     async def start_memory(self) -> None:
         """Begin to store memory; QEMU stops the guest by itself when little is left, and waits."""
         ours, theirs = socket.socketpair()
+        self._line = ours  # at once, so that it is closed whatever comes
         with theirs:
             await self._qemu.give(SOCKET_NAME, theirs.fileno())
-        self._line = ours
         await self._qemu.capabilities(events=True, return_path=False, pause_before_switchover=True)
         pace = {"downtime-limit": PARK_DOWNTIME_MS, "tls-creds": ""}
         await self._qemu.execute("migrate-set-parameters", pace)
