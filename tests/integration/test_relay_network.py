@@ -180,6 +180,24 @@ def test_a_host_cannot_speak_for_anothers_guest(world: World) -> None:
         assert drops(world) == before + len(attempts)
 
 
+def test_the_relay_is_a_router_for_guests_alone(world: World) -> None:
+    guest = world.guest_on(world.a, 43)
+    host = world.a.place
+    host.ip("route", "add", "198.18.0.0/24", "via", RELAY)
+
+    def say() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            sending.sendto(b"through the relay", (INTERNET, 4000))
+
+    try:
+        with closing(world.internet.sniff("eth0")) as ear:
+            host.call(say)
+            guest.send_frame(frame(guest.address, INTERNET, b"from a guest"))
+            assert not [each for each in wait_for(ear, b"from a guest") if b"through the relay" in each]
+    finally:
+        host.ip("route", "del", "198.18.0.0/24")
+
+
 def test_a_forbidden_network_is_refused_and_the_rest_of_its_bridge_is_not(world: World) -> None:
     guest = world.guest_on(world.a, 40)
     with echo_server(world.control, FORBIDDEN, 8080) as callers, echo_server(world.internet, INTERNET, 8080):

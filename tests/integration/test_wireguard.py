@@ -212,6 +212,16 @@ def heard(ear: socket.socket) -> Iterator[bytes]:
             return
 
 
+def test_a_host_s_longest_packet_arrives_whole(world: World) -> None:
+    n, a = world.hosts["n"], world.hosts["a"]
+    ping = ["ip", "netns", "exec", n.place.name, "ping", "-M", "do", "-c", "1", "-W", "5", a.station.address, "-s"]
+    with closing(n.place.sniff("eth0")) as ear:
+        assert "1 received" in run(*ping, str(n.seat.mtu - 28))
+        longer = subprocess.run([*ping, str(n.seat.mtu - 27)], check=False, capture_output=True, text=True, timeout=30)
+        assert max(len(octets) - 14 for octets in heard(ear)) <= 1500
+    assert "too long" in longer.stderr
+
+
 def test_a_stranger_with_a_key_of_his_own_gets_nothing(world: World, tmp_path: Path) -> None:
     """He knows the hub's key and address, and takes an address that a host has."""
     place = world.site.add("stranger", eth0="underlay 10.90.0.66/24")

@@ -90,14 +90,18 @@ class Site:
         place = Place(f"{self._prefix}-{role}")
         self._places.append(place)
         for device, plug in plugs.items():
-            bridge, *addresses = plug.split()
-            port = f"{role}-{device}"
-            self.switch.ip("link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", place.name)
-            self.switch.ip("link", "set", port, "master", bridge, "up")
-            for address in addresses:
-                place.ip("address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
-            place.ip("link", "set", device, "up")
+            self.plug(place, device, plug)
         return place
+
+    def plug(self, place: Place, device: str, plug: str) -> None:
+        """Give a place an interface on one of the switch's bridges."""
+        bridge, *addresses = plug.split()
+        port = f"{place.name.removeprefix(self._prefix + '-')}-{device}"
+        self.switch.ip("link", "add", "name", port, "type", "veth", "peer", "name", device, "netns", place.name)
+        self.switch.ip("link", "set", port, "master", bridge, "up")
+        for address in addresses:
+            place.ip("address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+        place.ip("link", "set", device, "up")
 
     def remove(self) -> None:
         for place in self._places:
