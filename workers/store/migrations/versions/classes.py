@@ -1,6 +1,6 @@
 """Host classes say more than they did, so each is heard anew with its host's next heartbeat.
 
-Revision ID: 0005
+Revision ID: 0006
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-revision: Final = "0005"
-down_revision: Final = "0004"
+revision: Final = "0006"
+down_revision: Final = "0005"
 
 
 def upgrade() -> None:
