@@ -53,6 +53,7 @@ class Deposit(Outgoing):
         self._reading: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._started, self._stands = asyncio.Event(), asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------ while the guest runs
 
@@ -122,7 +123,14 @@ class Deposit(Outgoing):
         }
 
     async def close(self) -> None:
-        """Let go of everything; what was not stored yet never will be."""
+        """Let go of everything, even if whoever waits for this is cancelled; what was not stored yet never will be."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="end of a park")
+        await asyncio.shield(self._closing)
+
+    # ------------------------------------------------------------ inside
+
+    async def _close(self) -> None:
         self._hang_up()
         self._stands.set()
         self._memory.drop()
@@ -135,8 +143,6 @@ class Deposit(Outgoing):
             self._line.close()
         self._locker.close()
         os.close(self._overlay)
-
-    # ------------------------------------------------------------ inside
 
     async def _read(self, line: socket.socket) -> None:
         while contents := await asyncio.to_thread(_part_of, line):
