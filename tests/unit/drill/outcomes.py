@@ -46,8 +46,9 @@ OUTCOMES: Final[Mapping[str, Expected]] = {
         _AT_WORST_AGAIN,
     ),
     "control_killed": Expected(
-        "nobody pauses while the row is out of reach; who stands still waits for the row",
-        "the row, when it can be read again", _A_PAUSE, _SURVIVES,
+        "nobody pauses while the row is out of reach; who stands still waits for the row; what the restart takes is"
+        " missing from the notice, and on a slow machine that can be too much",
+        "the row, when it can be read again", "a pause; at worst the job is run again", _AT_WORST_AGAIN,
     ),
     "redis_flushed": Expected(
         "hints are gone; the evacuation looks into the store every second", "the row", _A_PAUSE, _SURVIVES,
