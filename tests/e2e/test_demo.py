@@ -77,7 +77,7 @@ def test_a_job_survives_the_loss_of_its_host_even_on_the_remains_of_a_killed_run
     killed.child.wait(END_LIMIT_S)
     assert remains.leftovers(places, left), "a killed run leaves something, or the next one has nothing to sweep"
 
-    options = ("--json", str(tmp_path / "report.json"), "--notice-seconds", "45", "--tests", FEWER)
+    options = ("--json", str(tmp_path / "report.json"), "--notice-seconds", "60", "--tests", FEWER)
     demo = Demo(places, tmp_path / "demo.log", *options)
     try:
         status = demo.child.wait(STORY_LIMIT_S)
