@@ -33,6 +33,8 @@ from workers.planning.parking import ParkSeen, ParkStep
 
 UNDECIDED = {P.PLANNED, P.RECEIVING, P.COPYING, P.PAUSED}
 RESUMES_MAX = 12
+# How often the control plane has its turn: a slow one leaves guests standing, and whoever is impatient in temptation.
+CONTROL_PACES = (0.2, 0.01)
 
 
 class DepositingMonitor(SourceMonitor):
@@ -260,10 +262,11 @@ def live(storage: Storage, steps: int, *, cancels: bool = True) -> Counter[str]:
     rng = storage.rng
     try:
         trouble, calm = rng.choice((0.0, 0.02, 0.1, 0.3)), rng.randrange(steps) if steps else 0
+        pace = rng.choice(CONTROL_PACES)
         for step in range(steps):
             leg = rng.choice(storage.legs)
             leg.now += STEP
-            if rng.random() < 0.2:
+            if rng.random() < pace:
                 storage.control()
             elif cancels and rng.random() < 0.0005:
                 storage.cancel_job()

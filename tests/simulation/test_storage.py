@@ -14,6 +14,7 @@ from tests.simulation.storage import Storage, live
 from tests.simulation.test_migration import (
     ResumesByItself,
     RunsWhenItHoldsAll,
+    WipesWhenPaused,
 )
 from workers.domain.runner import RunnerState
 from workers.host import source as src
@@ -84,7 +85,7 @@ def plans_twice(seen: ParkSeen) -> ParkStep:
     return ParkStep.RESUME if step is ParkStep.WAIT and seen.row.phase is P.COMMITTED else step
 
 
-# What a source does wrong between PAUSED and ABORTED is caught in test_migration.py: parks are seldom aborted so late.
+# A source that takes its guest back too soon is caught in test_migration.py: chance does not find it here.
 PLANTED: dict[str, Callable[[Random], Storage]] = {
     "committed without a look at what is there": lambda rng: Storage(
         rng, source_type=SaysPausedBeforeAllIsStored, looks=False
@@ -92,6 +93,7 @@ PLANTED: dict[str, Callable[[Random], Storage]] = {
     "destroyed while it is taken out": lambda rng: Storage(rng, next_step=ends_too_early),
     "two hosts are asked at once": lambda rng: Storage(rng, next_step=plans_twice),
     "source resumes by itself": lambda rng: Storage(rng, source_type=ResumesByItself),
+    "source wipes when paused": lambda rng: Storage(rng, source_type=WipesWhenPaused),
     "target runs when it holds all": lambda rng: Storage(rng, target_type=RunsWhenItHoldsAll),
 }
 

@@ -148,7 +148,10 @@ class Engine:
             microvm = self._owned(runner_id, order.runner.epoch - 1)
             if order.ports is None and order.park is None:
                 raise BadInput(f"{order.migration_id}: ports: missing; say where the target listens")
-            self._follow(_sending_kind(order)(microvm, order, self._line))
+            move = _sending_kind(order)(microvm, order, self._line)
+            # Before the answer: the control plane asks again only until the source has been heard.
+            await move.accept()
+            self._follow(move)
 
     def reports(self) -> tuple[RunnerReport, ...]:
         """Return what is known of every microVM here, those that have ended and were not stopped yet included."""

@@ -76,6 +76,11 @@ class Sending(Move):
         self._source = Source(SourceState.RECOVERED)
         self._is_cancelled = self._is_setting_up = False
 
+    async def accept(self) -> None:
+        """Write down that the guest is being sent; a daemon that ends after this says what has become of it."""
+        if self.microvm.entry.move != self.order:
+            await self.microvm.write(replace(self.microvm.entry, standing=Standing.SENDING, move=self.order))
+
     @property
     def has_decided(self) -> bool:
         return self._source.state in source.ENDS
@@ -180,8 +185,7 @@ class Sending(Move):
     async def _carry_out(self, command: SourceCommand) -> SourceEvent | None:
         match command:
             case SourceCommand.WRITE_ROLE:
-                entry = replace(self.microvm.entry, standing=Standing.SENDING, move=self.order)
-                await self.microvm.write(entry)
+                await self.accept()
                 return None
             case SourceCommand.START_MIRROR | SourceCommand.START_MEMORY:
                 return await self._start_stream(command)
