@@ -14,7 +14,7 @@ import pytest
 from guest_agent import wire
 from tests.unit.agent_process import running_agent
 from workers.domain.errors import Bug, Refused, Unreachable
-from workers.host.guest import STRAYS_MAX, GuestChannel
+from workers.host.guest import STRAYS_MAX, GuestCaller, GuestChannel
 
 LIMIT_S = 20.0
 Guest = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -225,15 +225,6 @@ def test_an_answer_that_comes_after_its_limit_is_not_taken_for_the_next_one(path
     asyncio.run(story())
 
 
-def test_calls_at_once_are_carried_out_one_after_the_other(path: Path) -> None:
-    async def story() -> None:
-        async with _talking_to(path, _with_value({"state": "waiting", "exit_code": None})) as guest:
-            calls = [guest.call("RunnerStatus", limit_s=LIMIT_S) for _ in range(20)]
-            assert len(await asyncio.gather(*calls)) == 20
-
-    asyncio.run(story())
-
-
 @pytest.mark.parametrize(
     ("function", "value"),
     [
@@ -348,3 +339,80 @@ def test_a_request_on_the_wire_is_drafter_s(path: Path) -> None:
     (said,) = lines
     assert said["response"] is None
     assert said["request"] == {"call": said["request"]["call"], "function": "Placed", "args": [{"moves": 1}]}
+
+
+# ---------------------------------------------------------------- from channel to channel
+
+
+@asynccontextmanager
+async def _calling(path: Path, *ends: Guest, was_open: bool = False) -> AsyncIterator[GuestCaller]:
+    """Let a played guest meet every channel in its own manner; the last is for all that come after."""
+    met = 0
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal met
+        end, met = ends[min(met, len(ends) - 1)], met + 1
+        try:
+            await end(reader, writer)
+        except (EOFError, OSError):
+            pass  # the host has hung up
+        finally:
+            writer.close()
+
+    async with asyncio.timeout(2 * LIMIT_S), await asyncio.start_unix_server(meet, path):
+        caller = GuestCaller(path, GuestChannel.connect, was_open=was_open)
+        try:
+            yield caller
+        finally:
+            await caller.close()
+
+
+_WAITING = {"state": "waiting", "exit_code": None}
+_silent = _answering(lambda _: b"")
+
+
+def test_calls_at_once_are_carried_out_one_after_the_other(path: Path) -> None:
+    async def story() -> None:
+        async with _calling(path, _with_value(_WAITING), _silent) as guest:
+            calls = [guest.call("RunnerStatus", limit_s=LIMIT_S) for _ in range(20)]
+            assert len(await asyncio.gather(*calls)) == 20
+
+    asyncio.run(story())
+
+
+def test_a_call_whose_predecessor_failed_has_a_channel_of_its_own(path: Path) -> None:
+    async def leaver(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await _request(reader)
+
+    async def story() -> None:
+        async with _calling(path, leaver, _with_value(_WAITING)) as guest:
+            calls = [guest.call("RunnerStatus", limit_s=LIMIT_S) for _ in range(2)]
+            broken, answered = await asyncio.gather(*calls, return_exceptions=True)
+            assert isinstance(broken, Unreachable)
+            assert answered == _WAITING
+
+    asyncio.run(story())
+
+
+def test_a_port_that_an_earlier_daemon_left_shut_is_opened_again(path: Path) -> None:
+    heard: list[str] = []
+
+    def listener(request: wire.Request) -> bytes:
+        heard.append(request.function)
+        return wire.encode(wire.Response(request.call, _WAITING if request.function == "RunnerStatus" else None))
+
+    async def story() -> None:
+        async with _calling(path, _silent, _answering(listener), was_open=True) as guest:
+            assert await guest.call("StartRunner", "secret", limit_s=LIMIT_S) is None
+
+    asyncio.run(story())
+    assert heard == ["RunnerStatus", "StartRunner"]
+
+
+def test_a_guest_that_is_silent_on_every_channel_is_unreachable_after_the_limit(path: Path) -> None:
+    async def story() -> None:
+        async with _calling(path, _silent, was_open=True) as guest:
+            with pytest.raises(Unreachable, match=r"within 0\.5 s"):
+                await guest.call("RunnerStatus", limit_s=0.5)
+
+    asyncio.run(story())

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NotRequired
+from typing import Annotated, Any, Final, Literal, NotRequired, Protocol
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
@@ -25,6 +25,8 @@ from workers.domain.errors import Bug, Refused, Unreachable
 STRAYS_MAX: Final = 64
 UNASKED_BYTES_MAX: Final = 4 * wire.FRAME_MAX
 REASON_MAX: Final = 200
+# A guest that is there answers within milliseconds; one on a busy machine with software emulation may take its time.
+GREETING_LIMITS_S: Final = (1.0, 2.0, 4.0, 8.0)
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -64,8 +66,21 @@ VALUES: Final[Mapping[str, TypeAdapter[Any]]] = {
 }
 
 
+class Channel(Protocol):
+    """One connection to one guest's agent, for one call at a time; raises `Unreachable` and `Refused`."""
+
+    async def call(self, function: str, *args: object, limit_s: float) -> Any:  # noqa: ANN401 - as the function says
+        """Let the agent carry out one function and return its value, checked."""
+
+    async def close(self) -> None:
+        """Let go of the channel; the guest does not notice."""
+
+
+Connect = Callable[[Path, float], Awaitable[Channel]]
+
+
 class GuestChannel:
-    """One connection to one guest's agent; calls are carried out one after the other.
+    """One connection to one guest's agent, for one call at a time.
 
     Raises `Unreachable` if the guest does not answer as it should, `Refused` if its agent says no.
     """
@@ -75,7 +90,6 @@ class GuestChannel:
         self._reader = reader
         self._writer = writer
         self._frames = wire.Frames()
-        self._turn = asyncio.Lock()
 
     @classmethod
     async def connect(cls, path: Path, limit_s: float) -> GuestChannel:
@@ -94,7 +108,7 @@ class GuestChannel:
             raise Bug(f"the guest channel has no function {function}")
         request = wire.Request(secrets.token_hex(8), function, args)
         try:
-            async with asyncio.timeout(limit_s), self._turn:
+            async with asyncio.timeout(limit_s):
                 response = await self._answered(request)
         except TimeoutError as error:
             raise Unreachable(f"the guest did not answer {function} within {limit_s:g} s") from error
@@ -127,6 +141,62 @@ class GuestChannel:
                     return message
                 strays += 1
         raise Unreachable(f"the guest sent {strays} frames that nobody asked for instead of answering")
+
+
+class GuestCaller:
+    """Calls one guest's agent, one call after the other, over channels that it opens as they are needed.
+
+    A QEMU whose host end closed while the guest was about to answer (QEMU 10.0: the write fails, so the port is
+    throttled) keeps the port shut for the next host end too, until that one closes. So whoever is not the first to open
+    the socket asks for a harmless word before anything else, and opens it again if none comes.
+    """
+
+    def __init__(self, path: Path, connect: Connect, *, was_open: bool = False) -> None:
+        """Take the monitor's socket, and whether it was ever open, to anybody, since its QEMU was started."""
+        self._path = path
+        self._connect = connect
+        self._was_open = was_open
+        self._channel: Channel | None = None
+        self._turn = asyncio.Lock()
+
+    async def call(self, function: str, *args: object, limit_s: float) -> Any:  # noqa: ANN401 - `VALUES` says which
+        """Let the agent carry out one function within this time, in which earlier calls end too; return its value."""
+        try:
+            async with asyncio.timeout(limit_s), self._turn:
+                return await self._called(function, args, limit_s)
+        except TimeoutError as error:
+            raise Unreachable(f"the guest did not answer {function} within {limit_s:g} s") from error
+
+    async def close(self) -> None:
+        """Let go of the guest; the next call opens a channel again."""
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            await channel.close()
+
+    async def _called(self, function: str, args: tuple[object, ...], limit_s: float) -> Any:  # noqa: ANN401 - see `call`
+        try:
+            channel = self._channel or await self._opened(limit_s)
+            return await channel.call(function, *args, limit_s=limit_s)
+        except (Unreachable, asyncio.CancelledError):
+            await self.close()
+            raise
+
+    async def _opened(self, limit_s: float) -> Channel:
+        for patience_s in GREETING_LIMITS_S:
+            self._channel = await self._connect(self._path, limit_s)
+            is_first, self._was_open = not self._was_open, True
+            if is_first or await _is_heard(self._channel, patience_s):
+                return self._channel
+            await self.close()
+        raise Unreachable("the guest did not answer on any of its channels")
+
+
+async def _is_heard(channel: Channel, patience_s: float) -> bool:
+    try:
+        await channel.call("RunnerStatus", limit_s=patience_s)
+    except Unreachable:
+        return False
+    return True
 
 
 def _decoded(line: bytes) -> wire.Request | wire.Response | None:

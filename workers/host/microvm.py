@@ -30,10 +30,11 @@ from workers.domain.runner import Shape
 from workers.host.cgroups import hierarchy
 from workers.host.confinement import Confinement, limits_for
 from workers.host.disks import OVERLAY, Stock
+from workers.host.guest import GuestCaller
 from workers.host.journal import Entry, Journal, Standing
 from workers.host.loads import measured, vcpu_threads
 from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
-from workers.host.parts import EngineParts, Guest
+from workers.host.parts import EngineParts
 from workers.host.qemu import Qemu
 
 # A restored guest answers within a third of a second; a busy machine with software emulation may take its time.
@@ -60,7 +61,7 @@ class Microvm:
         self._journal = journal
         self._group = hierarchy().group(parts.host_id, entry.runner_id)
         self._qemu: Qemu | None = None
-        self._guest: Guest | None = None
+        self._guest = self._caller()
         self._status: tuple[GuestRunnerState, int | None] = (GuestRunnerState.UNKNOWN, None)
         self._hold: HoldWish | None = None
         self._load: Load | None = None
@@ -158,6 +159,7 @@ class Microvm:
         self._qemu = await Qemu.adopt(self.directory, self.entry.process)
         if self._qemu is None:
             return False
+        self._guest = self._caller(was_open=True)
         self.is_standing_still = await self._qemu.status() != "running"
         await self.relieve()  # whoever pressed it is no more
         return True
@@ -166,13 +168,7 @@ class Microvm:
 
     async def call(self, function: str, *args: object, limit_s: float = CALL_LIMIT_S) -> Any:  # noqa: ANN401 - see Guest
         """Let the guest's agent carry out one function."""
-        if self._guest is None:
-            self._guest = await self.parts.connect_guest(self.directory / "agent", limit_s)
-        try:
-            return await self._guest.call(function, *args, limit_s=limit_s)
-        except Unreachable:
-            await self._hang_up()
-            raise
+        return await self._guest.call(function, *args, limit_s=limit_s)
 
     async def tell_place(self) -> None:
         """Tell the guest where it is, for the job's own information; one that does not listen does no harm."""
@@ -208,7 +204,7 @@ class Microvm:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
         self._watches = ()
-        await self._hang_up()
+        await self._guest.close()
 
     def report(self) -> RunnerReport:
         """Return what is known now."""
@@ -265,17 +261,15 @@ class Microvm:
         limits = limits_for(shape, machine.acceleration)
         return Confinement(self.user, self._group, limits, stock.disk_mib, machine.acceleration)
 
+    def _caller(self, *, was_open: bool = False) -> GuestCaller:
+        return GuestCaller(self.directory / "agent", self.parts.connect_guest, was_open=was_open)
+
     def _monitor(self) -> MonitorState:
         if self.has_ended:
             return MonitorState.GONE
         if self.entry.standing in {Standing.RECEIVING, Standing.BOOTING}:
             return MonitorState.INCOMING
         return MonitorState.PAUSED if self.is_standing_still else MonitorState.RUNNING
-
-    async def _hang_up(self) -> None:
-        if self._guest is not None:
-            guest, self._guest = self._guest, None
-            await guest.close()
 
     async def _watch_status(self) -> None:
         while not self.has_ended:

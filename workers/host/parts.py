@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from workers.domain.messages import RegistrationAnswer, RenewalRequest, RowView, Word
 from workers.domain.migration import Said
 from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest
 from workers.domain.overlay import GuestNetwork
 from workers.host.disks import Unpacked
+from workers.host.guest import Connect
 
 
 class Network(Protocol):
@@ -41,16 +42,6 @@ class Network(Protocol):
 
     def withdraw(self, number: int) -> None:
         """Let that monitor call nobody any more."""
-
-
-class Guest(Protocol):
-    """The channel to one guest's agent; raises `Unreachable` and `Refused`."""
-
-    async def call(self, function: str, *args: object, limit_s: float) -> Any:  # noqa: ANN401 - as the function says
-        """Let the agent carry out one function and return its value, checked."""
-
-    async def close(self) -> None:
-        """Let go of the channel."""
 
 
 class Shelf(Protocol):
@@ -101,5 +92,5 @@ class EngineParts:
     network: Network
     control: ControlPlane
     objects: Objects
-    connect_guest: Callable[[Path, float], Awaitable[Guest]]
+    connect_guest: Connect
     """Open the guest channel at this socket within so many seconds."""
