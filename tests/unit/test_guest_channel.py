@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ import pytest
 
 from guest_agent import wire
 from tests.unit.agent_process import running_agent
+from tests.unit.played_guest import Guest, answering, next_request, with_value
 from workers.domain.errors import Bug, Refused, Unreachable
-from workers.host.guest import STRAYS_MAX, GuestCaller, GuestChannel
+from workers.host.guest import STRAYS_MAX, GuestChannel
 
 LIMIT_S = 20.0
-Guest = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -51,28 +51,6 @@ async def _agent(path: Path, *command: str) -> AsyncIterator[GuestChannel]:
             yield channel
         finally:
             await channel.close()
-
-
-async def _request(reader: asyncio.StreamReader) -> wire.Request:
-    frames = wire.Frames()
-    while chunk := await reader.read(65536):
-        for line in frames.feed(chunk):
-            message = wire.decode(line)
-            assert isinstance(message, wire.Request)
-            return message
-    raise EOFError
-
-
-def _answering(make: Callable[[wire.Request], bytes]) -> Guest:
-    async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            writer.write(make(await _request(reader)))
-
-    return guest
-
-
-def _with_value(value: object) -> Guest:
-    return _answering(lambda request: wire.encode(wire.Response(request.call, value)))
 
 
 async def _refusal(path: Path, guest: Guest, function: str = "RunnerStatus", limit_s: float = LIMIT_S) -> str:
@@ -146,7 +124,7 @@ def test_what_the_agent_cannot_do_it_refuses_in_a_sentence(path: Path) -> None:
 def test_what_the_job_asks_for_comes_with_the_runner_s_status(path: Path) -> None:
     async def story() -> None:
         with_hold = {"state": "running", "exit_code": None, "hold": {"number": 2, "seconds": 60.0}}
-        async with _talking_to(path, _with_value(with_hold)) as guest:
+        async with _talking_to(path, with_value(with_hold)) as guest:
             assert await guest.call("RunnerStatus", limit_s=LIMIT_S) == with_hold
 
     asyncio.run(story())
@@ -167,7 +145,7 @@ def test_what_the_job_asks_for_comes_with_the_runner_s_status(path: Path) -> Non
 )
 def test_a_wish_out_of_all_bounds_is_no_answer(path: Path, hold: object) -> None:
     status = {"state": "running", "exit_code": None, "hold": hold}
-    assert "something else" in asyncio.run(_refusal(path, _with_value(status)))
+    assert "something else" in asyncio.run(_refusal(path, with_value(status)))
 
 
 def test_garbage_before_a_call_does_not_disturb_the_agent(path: Path) -> None:
@@ -204,7 +182,7 @@ def test_frames_that_a_snapshot_left_on_the_way_are_dropped(path: Path) -> None:
         return stale + wire.encode(request) + half + own
 
     async def story() -> None:
-        async with _talking_to(path, _answering(stale_first)) as guest:
+        async with _talking_to(path, answering(stale_first)) as guest:
             assert (await guest.call("RunnerStatus", limit_s=LIMIT_S))["state"] == "waiting"
 
     asyncio.run(story())
@@ -212,7 +190,7 @@ def test_frames_that_a_snapshot_left_on_the_way_are_dropped(path: Path) -> None:
 
 def test_an_answer_that_comes_after_its_limit_is_not_taken_for_the_next_one(path: Path) -> None:
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first, second = await _request(reader), await _request(reader)
+        first, second = await next_request(reader), await next_request(reader)
         for request, state in ((first, "ended"), (second, "running")):
             writer.write(wire.encode(wire.Response(request.call, {"state": state, "exit_code": None})))
 
@@ -240,7 +218,7 @@ def test_an_answer_that_comes_after_its_limit_is_not_taken_for_the_next_one(path
     ],
 )
 def test_a_value_that_the_protocol_does_not_know_is_no_answer(path: Path, function: str, value: object) -> None:
-    assert f"answered {function} with something else" in asyncio.run(_refusal(path, _with_value(value), function))
+    assert f"answered {function} with something else" in asyncio.run(_refusal(path, with_value(value), function))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +233,7 @@ def test_a_value_that_the_protocol_does_not_know_is_no_answer(path: Path, functi
     ids=["stale frames", "garbage lines", "one endless line", "empty lines", "deep nesting"],
 )
 def test_a_guest_that_floods_is_given_up_within_one_call(path: Path, flood: bytes) -> None:
-    assert "nobody asked for" in asyncio.run(_refusal(path, _answering(lambda _: flood)))
+    assert "nobody asked for" in asyncio.run(_refusal(path, answering(lambda _: flood)))
 
 
 def test_a_guest_that_talks_while_nobody_asks_is_not_read(path: Path) -> None:
@@ -282,12 +260,12 @@ def test_a_guest_that_talks_while_nobody_asks_is_not_read(path: Path) -> None:
 
 
 def test_a_guest_that_says_nothing_is_unreachable_after_the_limit(path: Path) -> None:
-    assert "within 0.1 s" in asyncio.run(_refusal(path, _answering(lambda _: b""), limit_s=0.1))
+    assert "within 0.1 s" in asyncio.run(_refusal(path, answering(lambda _: b""), limit_s=0.1))
 
 
 def test_a_guest_that_goes_away_is_unreachable(path: Path) -> None:
     async def leaver(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _request(reader)
+        await next_request(reader)
         writer.close()
 
     assert "closed during RunnerStatus" in asyncio.run(_refusal(path, leaver))
@@ -298,7 +276,7 @@ def test_a_guest_s_words_are_made_harmless_before_anybody_repeats_them(path: Pat
         return wire.encode(wire.Response(request.call, None, "\x1b[2J\r\nspot-runner: all is well \ud800" + "x" * 900))
 
     async def story() -> None:
-        async with _talking_to(path, _answering(rude)) as guest:
+        async with _talking_to(path, answering(rude)) as guest:
             with pytest.raises(Refused) as refused:
                 await guest.call("Shutdown", limit_s=LIMIT_S)
         assert str(refused.value).isprintable()
@@ -311,14 +289,14 @@ def test_a_socket_that_is_not_there_is_unreachable_and_an_unknown_function_a_bug
     async def story() -> None:
         with pytest.raises(Unreachable, match="does not open"):
             await GuestChannel.connect(path, LIMIT_S)
-        async with _talking_to(path, _with_value(None)) as guest:
+        async with _talking_to(path, with_value(None)) as guest:
             with pytest.raises(Bug, match="Dance"):
                 await guest.call("Dance", limit_s=LIMIT_S)
 
     asyncio.run(story())
 
 
-def test_a_request_on_the_wire_is_drafter_s(path: Path) -> None:
+def test_arequest_on_the_wire_is_drafter_s(path: Path) -> None:
     lines: list[dict[str, Any]] = []
 
     async def listener(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -339,80 +317,3 @@ def test_a_request_on_the_wire_is_drafter_s(path: Path) -> None:
     (said,) = lines
     assert said["response"] is None
     assert said["request"] == {"call": said["request"]["call"], "function": "Placed", "args": [{"moves": 1}]}
-
-
-# ---------------------------------------------------------------- from channel to channel
-
-
-@asynccontextmanager
-async def _calling(path: Path, *ends: Guest, was_open: bool = False) -> AsyncIterator[GuestCaller]:
-    """Let a played guest meet every channel in its own manner; the last is for all that come after."""
-    met = 0
-
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal met
-        end, met = ends[min(met, len(ends) - 1)], met + 1
-        try:
-            await end(reader, writer)
-        except (EOFError, OSError):
-            pass  # the host has hung up
-        finally:
-            writer.close()
-
-    async with asyncio.timeout(2 * LIMIT_S), await asyncio.start_unix_server(meet, path):
-        caller = GuestCaller(path, GuestChannel.connect, was_open=was_open)
-        try:
-            yield caller
-        finally:
-            await caller.close()
-
-
-_WAITING = {"state": "waiting", "exit_code": None}
-_silent = _answering(lambda _: b"")
-
-
-def test_calls_at_once_are_carried_out_one_after_the_other(path: Path) -> None:
-    async def story() -> None:
-        async with _calling(path, _with_value(_WAITING), _silent) as guest:
-            calls = [guest.call("RunnerStatus", limit_s=LIMIT_S) for _ in range(20)]
-            assert len(await asyncio.gather(*calls)) == 20
-
-    asyncio.run(story())
-
-
-def test_a_call_whose_predecessor_failed_has_a_channel_of_its_own(path: Path) -> None:
-    async def leaver(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        await _request(reader)
-
-    async def story() -> None:
-        async with _calling(path, leaver, _with_value(_WAITING)) as guest:
-            calls = [guest.call("RunnerStatus", limit_s=LIMIT_S) for _ in range(2)]
-            broken, answered = await asyncio.gather(*calls, return_exceptions=True)
-            assert isinstance(broken, Unreachable)
-            assert answered == _WAITING
-
-    asyncio.run(story())
-
-
-def test_a_port_that_an_earlier_daemon_left_shut_is_opened_again(path: Path) -> None:
-    heard: list[str] = []
-
-    def listener(request: wire.Request) -> bytes:
-        heard.append(request.function)
-        return wire.encode(wire.Response(request.call, _WAITING if request.function == "RunnerStatus" else None))
-
-    async def story() -> None:
-        async with _calling(path, _silent, _answering(listener), was_open=True) as guest:
-            assert await guest.call("StartRunner", "secret", limit_s=LIMIT_S) is None
-
-    asyncio.run(story())
-    assert heard == ["RunnerStatus", "StartRunner"]
-
-
-def test_a_guest_that_is_silent_on_every_channel_is_unreachable_after_the_limit(path: Path) -> None:
-    async def story() -> None:
-        async with _calling(path, _silent, was_open=True) as guest:
-            with pytest.raises(Unreachable, match=r"within 0\.5 s"):
-                await guest.call("RunnerStatus", limit_s=0.5)
-
-    asyncio.run(story())
