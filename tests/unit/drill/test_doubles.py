@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from workers.rehearsal.drill.doubles import ADVANCED_NS, Doubles
+import itertools
+import threading
+
+import pytest
+
+from workers.domain.errors import Bug, Unreachable
+from workers.rehearsal.drill.doubles import ADVANCED_NS, Doubles, Sample, watched_copies
 
 A, B = ("spot-host-a", 100), ("spot-host-b", 200)
 STEP = 2 * ADVANCED_NS
+LOOKS = 5
+LIMIT_S = 10.0
 
 
 def watched(*steps: dict[tuple[str, int], int]) -> list[str]:
@@ -39,3 +47,42 @@ def test_a_guest_may_come_back_in_a_new_process() -> None:
     again = ("spot-host-a", 300)
     there: list[dict[tuple[str, int], int]] = [{A: 0}, {A: STEP, B: 0}, {A: 0, B: STEP}]
     assert not watched(*there, {B: STEP, again: 0}, {B: STEP, again: STEP}, {B: 0, again: STEP})
+
+
+def test_whoever_watches_sees_what_runs_twice() -> None:
+    looks, enough = itertools.count(), threading.Event()
+
+    def look() -> Sample:
+        if (ran := next(looks)) == LOOKS:
+            enough.set()
+        return {"spot-runner-1": {A: ran * STEP, B: ran * STEP}}
+
+    with watched_copies(look) as doubles:
+        assert enough.wait(LIMIT_S)
+    assert doubles.found
+
+
+def test_a_watch_that_died_is_an_error_and_no_silence() -> None:
+    has_looked = threading.Event()
+
+    def look() -> Sample:
+        has_looked.set()
+        raise FileNotFoundError("the group is gone")
+
+    with pytest.raises(Bug, match=r"nobody watched.*the group is gone"), watched_copies(look):
+        assert has_looked.wait(LIMIT_S)
+
+
+def test_what_the_block_itself_failed_with_is_not_hidden() -> None:
+    has_looked = threading.Event()
+
+    def look() -> Sample:
+        has_looked.set()
+        raise FileNotFoundError("the group is gone")
+
+    def fall() -> None:
+        assert has_looked.wait(LIMIT_S)
+        raise Unreachable("the stage fell")
+
+    with pytest.raises(Unreachable, match="the stage fell"), watched_copies(look):
+        fall()

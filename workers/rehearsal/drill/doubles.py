@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from workers.domain.errors import Bug
+
 SAMPLE_INTERVAL_S: Final = 0.05
 # Loading a state takes a virtual processor's thread some of that too, well below what a guest's first run takes.
 ADVANCED_NS: Final = 3_000_000
@@ -53,19 +55,38 @@ class Doubles:
             self._now[runner] = min(arrived)
 
 
+class Watcher(threading.Thread):
+    """Looks every 50 ms from `start` to `stop`."""
+
+    def __init__(self, look: Callable[[], Sample]) -> None:
+        super().__init__(name="copies", daemon=True)
+        self.doubles = Doubles()
+        self.failure: Exception | None = None
+        self._look = look
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Look until told to stop, or until a look fails."""
+        try:
+            while not self._ended.wait(SAMPLE_INTERVAL_S):
+                self.doubles.note(self._look())
+        except Exception as error:  # noqa: BLE001 whatever ended the watch is told by whoever relied on it
+            self.failure = error
+
+    def stop(self) -> None:
+        """Return once nobody looks any more."""
+        self._ended.set()
+        self.join()
+
+
 @contextmanager
 def watched_copies(look: Callable[[], Sample]) -> Iterator[Doubles]:
-    """Look every 50 ms for the length of the block."""
-    doubles, ended = Doubles(), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(SAMPLE_INTERVAL_S):
-            doubles.note(look())
-
-    watcher = threading.Thread(target=watch, name="copies", daemon=True)
+    """Look for the length of the block. Raises `Bug` at its end if nobody has looked for a part of it."""
+    watcher = Watcher(look)
     watcher.start()
     try:
-        yield doubles
+        yield watcher.doubles
     finally:
-        ended.set()
-        watcher.join()
+        watcher.stop()
+    if watcher.failure is not None:
+        raise Bug(f"nobody watched to the end whether a guest ran twice: {watcher.failure!r}") from watcher.failure
