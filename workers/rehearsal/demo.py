@@ -11,7 +11,7 @@ from dataclasses import replace
 from workers.rehearsal.pulse import Pulse
 from workers.rehearsal.report import Seen, report, verdict
 from workers.rehearsal.screen import Screen
-from workers.rehearsal.stage import GITHUB_URL, MARKET_URL, WEBHOOK_URL, Kit, Stage
+from workers.rehearsal.stage import GITHUB_URL, MARKET_URL, WEBHOOK_URL, Kit, Stage, Terms
 from workers.rehearsal.story import Options, Story
 from workers.rehearsal.theatre import Told, cleared_stage, perform
 
@@ -19,7 +19,7 @@ from workers.rehearsal.theatre import Told, cleared_stage, perform
 def run_rehearsal(options: Options, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
     """Play the story and return the exit status. Raises a `GiveUp`, before anything is started, if it cannot be."""
     screen = screen or Screen()
-    with cleared_stage(options.name, options.jobs, options.hosts, make_kit, screen) as stage:
+    with cleared_stage(options.name, options.jobs, Terms(options.hosts), make_kit, screen) as stage:
         return _perform(stage, options, screen)
 
 

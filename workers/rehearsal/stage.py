@@ -50,6 +50,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What differs from play to play."""
+
+    ready_hosts: int
+    job_lock_s: int = JOB_LOCK_S
+    """After so many seconds without its runner the simulated GitHub fails a job."""
+
+
+@dataclass(frozen=True)
 class Kit:
     """What the rehearsal is handed by whoever wires it, since it may not know these parts itself."""
 
@@ -76,10 +85,10 @@ class Kit:
 class Stage:
     """The machinery of one rehearsal."""
 
-    def __init__(self, places: Places, kit: Kit, ready_hosts: int) -> None:
+    def __init__(self, places: Places, kit: Kit, terms: Terms) -> None:
         self.places = places
         self.kit = kit
-        self.ready_hosts = ready_hosts
+        self.terms = terms
         self.journal = Journal(places.journal)
         self.processes = Processes(places.logs, self.journal)
         self.github = SimulatorClient(GITHUB_URL)
@@ -204,7 +213,7 @@ class Stage:
             "workers.rehearsal.github",
             *("--listen", f"{at.INTERNET_SERVERS}:{at.GITHUB_PORT}", "--webhook-url", f"{WEBHOOK_URL}/github"),
             *("--webhook-secret-file", str(keys / "webhook"), "--app-key-file", str(keys / "app-public.pem")),
-            *("--app-id", str(APP_ID), "--lock-seconds", str(JOB_LOCK_S)),
+            *("--app-id", str(APP_ID), "--lock-seconds", str(self.terms.job_lock_s)),
             *("--state-dir", str(self.places.state / "github")),
         )
 
@@ -224,8 +233,8 @@ class Stage:
             "RELAY_URL": f"https://{at.RELAY_UNDERLAY}:{at.RELAY_PORT}",
             "RELAY_ADDRESS": at.RELAY_UNDERLAY,
             "PACKAGE": self.kit.package,
-            "READY_HOSTS": self.ready_hosts,
-            "PARK_LIMIT_S": JOB_LOCK_S * PARK_PART,
+            "READY_HOSTS": self.terms.ready_hosts,
+            "PARK_LIMIT_S": self.terms.job_lock_s * PARK_PART,
         }
         return {f"SPOT_RUNNER_{name}": str(value) for name, value in told.items()}
 

@@ -19,7 +19,7 @@ from workers.rehearsal.follow import StepWatch, has_ended, sentence, steps_over
 from workers.rehearsal.internet import CLONE_URL
 from workers.rehearsal.report import Seen, webhook_at
 from workers.rehearsal.screen import Screen
-from workers.rehearsal.stage import ACCOUNT, JOB_LOCK_S, Stage
+from workers.rehearsal.stage import ACCOUNT, Stage
 from workers.rehearsal.watch import Watch, measured_cold_boot
 
 Json = dict[str, Any]
@@ -180,7 +180,7 @@ class Story:
         return Seen(
             acceleration=kit.acceleration,
             cold_boot_s=cold_boot_s,
-            job_lock_s=JOB_LOCK_S,
+            job_lock_s=stage.terms.job_lock_s,
             jobs=[[self._whole(attempt["id"]) for attempt in self._attempts(first)] for first in self.slots],
             deliveries=stage.in_internet(stage.github.deliveries),
             events=self.watch.follower.seen,

@@ -21,7 +21,7 @@ from workers.rehearsal.pulse import Pulse, watched_machine
 from workers.rehearsal.remains import alone, sweep
 from workers.rehearsal.report import Verdict
 from workers.rehearsal.screen import Screen
-from workers.rehearsal.stage import Kit, Stage
+from workers.rehearsal.stage import Kit, Stage, Terms
 
 T = TypeVar("T")
 
@@ -44,9 +44,7 @@ class Played(Generic[T]):
 
 
 @contextlib.contextmanager
-def cleared_stage(
-    name: str, jobs: int, ready_hosts: int, make_kit: Callable[[], Kit], screen: Screen
-) -> Iterator[Stage]:
+def cleared_stage(name: str, jobs: int, terms: Terms, make_kit: Callable[[], Kit], screen: Screen) -> Iterator[Stage]:
     """Yield a stage on which nothing stands yet. Raises a `GiveUp`, before anything is started, if it cannot be."""
     places = Places(name)
     check_machine(places, jobs)
@@ -56,7 +54,7 @@ def cleared_stage(
         check_names(places)
         with screen.waiting("looking at this machine and unpacking the runner package"):
             kit = make_kit()
-        yield Stage(places, kit, ready_hosts)
+        yield Stage(places, kit, terms)
 
 
 def perform(stage: Stage, screen: Screen, play: Callable[[Pulse], T]) -> Played[T]:

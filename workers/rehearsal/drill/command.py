@@ -16,9 +16,11 @@ from workers.rehearsal.drill.play import READY_HOSTS, Drill, DrillOptions
 from workers.rehearsal.drill.tally import Tally
 from workers.rehearsal.pulse import Pulse
 from workers.rehearsal.screen import Screen
-from workers.rehearsal.stage import JOB_LOCK_S, Kit
+from workers.rehearsal.stage import Kit, Terms
 from workers.rehearsal.theatre import cleared_stage, perform
 
+# Longer than a notice, so that a job that was saved late is not failed by a lock that GitHub does not have.
+JOB_LOCK_S: Final = 120
 # What is shorter here than where it counts, and how long it is there.
 SHORTENED: Final = {"job_lock_s": {"here": JOB_LOCK_S, "github": 600}}
 
@@ -26,7 +28,7 @@ SHORTENED: Final = {"job_lock_s": {"here": JOB_LOCK_S, "github": 600}}
 def run_drill(options: DrillOptions, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
     """Drill and return the exit status. Raises a `GiveUp`, before anything is started, if it cannot be."""
     screen, tally = screen or Screen(), earlier(options)
-    with cleared_stage(options.name, options.jobs, READY_HOSTS, make_kit, screen) as stage:
+    with cleared_stage(options.name, options.jobs, Terms(READY_HOSTS, JOB_LOCK_S), make_kit, screen) as stage:
 
         def play(pulse: Pulse) -> bool:
             with watched_copies(stage.kit.look_at_copies) as doubles:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from workers.domain.errors import Unreachable
 from workers.domain.events import Happening
 from workers.domain.host import HostState
 from workers.domain.labels import SERVED
@@ -20,11 +21,12 @@ from workers.domain.runner import RunnerState
 from workers.rehearsal.drill.faults import FAULTS, PHASES, Saboteur, phase_of
 from workers.rehearsal.drill.interruption import Interruption, Outcome, Plan, blamed, planned, worst
 from workers.rehearsal.drill.tally import Tally
+from workers.rehearsal.drill.why import Case, needs_words, why
 from workers.rehearsal.follow import has_ended
 from workers.rehearsal.pulse import Pulse
 from workers.rehearsal.report import Seen, report
 from workers.rehearsal.screen import Screen
-from workers.rehearsal.stage import JOB_LOCK_S, Stage
+from workers.rehearsal.stage import Stage
 from workers.rehearsal.story import BEGIN, CLONE, REPOSITORY
 from workers.rehearsal.watch import Watch
 
@@ -76,16 +78,26 @@ class Drill:
         """Those whose jobs have not all been counted yet."""
         self.outcomes: dict[int, list[Outcome]] = {}
         """Number of an interruption -> what it came to for each of its jobs that were counted."""
+        self.words: dict[int, list[str]] = {}
+        """Number of an interruption -> why it did not come out well, of its jobs that were counted."""
 
     def play(self) -> None:
         """Interrupt as often as is left to do. Raises `Unreachable` if something does not come in time."""
-        self.watch.open(READY_HOSTS)
+        self.watch.open(self.stage.terms.ready_hosts)
         self.screen.webhook_at = time.time()
         over = {one["number"] for one in self.tally.interruptions}
-        for number in sorted(set(range(self.options.count)) - over):
-            plan = planned(self.options.seed, number, self.options.notice_s, self.options.faults)
-            self._interrupt(plan)
-        self._end_jobs()
+        try:
+            for number in sorted(set(range(self.options.count)) - over):
+                self._interrupt(planned(self.options.seed, number, self.options.notice_s, self.options.faults))
+            self._end_jobs()
+        except Unreachable:
+            self._say_what_stands()
+            raise
+
+    def _say_what_stands(self) -> None:
+        """Say of every job what happened to it so far, before nobody can ask any more."""
+        for first in self.jobs:
+            self._say(f"job {first} was not over", self._why(first, self._whole_attempts(first)))
 
     # ------------------------------------------------------------ one interruption
 
@@ -186,36 +198,65 @@ class Drill:
                 self.jobs.remove(first)
 
     def _was_interrupted(self, first: int) -> bool:
-        return any(first in one.jobs for one in self.pending)
+        return bool(self._met(first))
 
     def _count(self, first: int) -> None:
-        attempts = [self._whole(attempt["id"]) for attempt in self._attempts(first)]
+        attempts = self._whole_attempts(first)
         job = self._reported(attempts)
-        self.tally.jobs.append(job | {"job": first})
-        of_job = [one for one in self.pending if first in one.jobs]
+        words = self._words(first, attempts, is_connected=job["connection"]["survived"])
+        self.tally.jobs.append(job | {"job": first, "why": words})
+        of_job = self._met(first)
         for done in of_job:
             is_blamed = blamed(done, of_job, first, attempts)
             self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, done.host, is_blamed=is_blamed))
+            self.words.setdefault(done.plan.number, []).extend(words if is_blamed else ())
             if len(self.outcomes[done.plan.number]) == len(done.jobs):
                 self._close(done)
 
     def _close(self, done: Interruption) -> None:
-        outcome = worst(self.outcomes.pop(done.plan.number))
+        number = done.plan.number
+        outcome, words = worst(self.outcomes.pop(number)), self.words.pop(number)
         self.pending.remove(done)
-        is_planted = done.plan.number in self.planted
-        self.tally.interruptions.append(done.told(outcome) | {"is_planted": is_planted})
-        self.screen.line(f"{done.plan.number + 1} of {self.options.count}: {outcome.value}")
+        self.tally.interruptions.append(done.told(outcome) | {"is_planted": number in self.planted, "why": words})
+        self.screen.line(f"{number + 1} of {self.options.count}: {outcome.value}")
+
+    def _whole_attempts(self, first: int) -> list[Json]:
+        return [self._whole(attempt["id"]) for attempt in self._attempts(first)]
+
+    def _met(self, first: int) -> list[Interruption]:
+        return [one for one in self.pending if first in one.jobs]
+
+    def _words(self, first: int, attempts: Sequence[Json], *, is_connected: bool) -> list[str]:
+        """Say, on the screen too, what happened to a job that somebody will ask about."""
+        if not needs_words(attempts, is_connected=is_connected):
+            return []
+        words = self._why(first, attempts)
+        self._say(f"job {first} did not go straight to its success", words)
+        return words
+
+    def _say(self, headline: str, words: Sequence[str]) -> None:
+        self.screen.line(headline)
+        for sentence in words:
+            self.screen.line(f"    {sentence}")
+
+    def _why(self, first: int, attempts: Sequence[Json]) -> list[str]:
+        self.watch.show_events()
+        registrations = self.stage.in_internet(self.stage.github.runners)
+        return why(Case(attempts, registrations, self._rows(), self.watch.follower.seen, self._met(first)))
+
+    def _rows(self) -> list[Migration]:
+        """Return every move that there was."""
+        keys = dict.fromkeys(event.migration_id for event in self.watch.follower.seen if event.migration_id is not None)
+        return [row for key in keys if (row := self.stage.store.migrations.get(key)) is not None]
 
     def _reported(self, attempts: Sequence[Json]) -> Json:
         """Return what the demo would report of this job."""
-        events = self.watch.follower.seen
-        keys = dict.fromkeys(event.migration_id for event in events if event.migration_id is not None)
-        rows = [row for key in keys if (row := self.stage.store.migrations.get(key)) is not None]
+        events, rows = self.watch.follower.seen, self._rows()
         whole = report(
             Seen(
                 acceleration=self.stage.kit.acceleration,
                 cold_boot_s=None,
-                job_lock_s=JOB_LOCK_S,
+                job_lock_s=self.stage.terms.job_lock_s,
                 jobs=[attempts],
                 deliveries=self.stage.in_internet(self.stage.github.deliveries),
                 events=events,

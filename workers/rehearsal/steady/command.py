@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from workers.rehearsal.pulse import Pulse
 from workers.rehearsal.screen import Screen
-from workers.rehearsal.stage import Kit
+from workers.rehearsal.stage import Kit, Terms
 from workers.rehearsal.steady.play import READY_HOSTS, Json, Steady, SteadyOptions
 from workers.rehearsal.theatre import cleared_stage, perform
 
@@ -15,7 +15,7 @@ from workers.rehearsal.theatre import cleared_stage, perform
 def run_steady(options: SteadyOptions, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
     """Play and return the exit status: 0 if no request failed and every move was made."""
     screen = screen or Screen()
-    with cleared_stage(options.name, 1, READY_HOSTS, make_kit, screen) as stage:
+    with cleared_stage(options.name, 1, Terms(READY_HOSTS), make_kit, screen) as stage:
 
         def play(pulse: Pulse) -> Json:
             return Steady(stage, options, screen, pulse).play()
