@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # Machines are shared and noisy: how long one example takes says nothing about the code.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all microVMs to one process: they take turns, while the other processes do the rest."""
+    for item in items:
+        if item.get_closest_marker("guest"):
+            item.add_marker(pytest.mark.xdist_group("guests"))

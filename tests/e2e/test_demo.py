@@ -99,6 +99,7 @@ def check_survived(report: dict[str, Any]) -> None:
     assert job["connection"]["lost_messages"] == 0
     (move,) = job["migrations"]
     assert move["source"] != move["target"]
+    assert move.pop("hold_broken_s") is None
     assert 0 < move["commit_ms"] < move["stopped_ms"]
     assert all(value is not None for value in (*move.values(), *job["stages_s"].values())), report
     stages = [job["stages_s"][name] for name in ("queued", "placed", "restored", "registered", "started")]

@@ -99,7 +99,7 @@ def test_the_report_has_exactly_the_promised_keys() -> None:
     }  # fmt: skip
     assert set(told["jobs"][0]["migrations"][0]) == {
         "source", "target", "notice_to_commit_s", "total_s", "stopped_ms", "commit_ms", "guest_gap_ms",
-        "guest_gap_baseline_ms", "memory_mib_sent", "disk_mib_sent",
+        "guest_gap_baseline_ms", "memory_mib_sent", "disk_mib_sent", "hold_broken_s",
     }  # fmt: skip
     json.dumps(told)
 
@@ -133,6 +133,14 @@ def test_a_move_is_told_by_what_both_sides_measured() -> None:
     assert (move["notice_to_commit_s"], move["total_s"]) == (4.5, 4.0)
     assert (move["stopped_ms"], move["commit_ms"]) == (25.0, 8.0)
     assert (move["memory_mib_sent"], move["disk_mib_sent"]) == (210.5, 130.0)
+    assert move["hold_broken_s"] is None
+
+
+def test_a_move_that_could_not_wait_for_a_hold_says_what_was_left_of_it() -> None:
+    broken = event(Happening.HOLD_BROKEN, 27.0, migration_id=MOVE)
+    broken = replace(broken, detail={"held_until": at(117.0).isoformat(timespec="seconds")})
+    told = report(seen(attempt(said=figures()), events=[*EVENTS, broken], migrations=[moved()], interrupted=True))
+    assert told["jobs"][0]["migrations"][0]["hold_broken_s"] == 90.0
 
 
 def test_the_gap_is_looked_for_around_the_pause_and_the_baseline_away_from_it() -> None:

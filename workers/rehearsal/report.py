@@ -227,7 +227,16 @@ def _migration(seen: Seen, row: Migration, figures: Json) -> Json:
         "guest_gap_baseline_ms": None if beat is None else gaps.baseline(beat, pauses),
         "memory_mib_sent": measured.get("memory_mib_sent"),
         "disk_mib_sent": measured.get("disk_mib_sent"),
+        "hold_broken_s": _hold_broken_s(seen, row),
     }
+
+
+def _hold_broken_s(seen: Seen, row: Migration) -> float | None:
+    """Return what was left of the job's wish not to be moved when the deadline forced the move; None if none was."""
+    for event in seen.events:
+        if event.happening is Happening.HOLD_BROKEN and event.migration_id == row.id:
+            return _span_s(event.at.timestamp(), datetime.fromisoformat(str(event.detail["held_until"])).timestamp())
+    return None
 
 
 def _is_notice(event: Event, row: Migration) -> bool:
