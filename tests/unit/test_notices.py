@@ -29,8 +29,11 @@ USER_DATA = {
 
 
 class StoppedClock:
+    def __init__(self, off: timedelta = timedelta()) -> None:
+        self.off = off
+
     def now(self) -> datetime:
-        return NOW
+        return NOW + self.off
 
 
 class ControlPlane:
@@ -48,7 +51,7 @@ class ControlPlane:
 
 @contextmanager
 def cloud(file: Path) -> Iterator[Service]:
-    service = Service(("127.0.0.1", 0), file)
+    service = Service(("127.0.0.1", 0), file, NOW.timestamp)
     serving = threading.Thread(target=service.serve_forever, kwargs={"poll_interval": 0.01})
     serving.start()
     try:
@@ -129,6 +132,29 @@ def test_a_notice_is_told_once(file: Path) -> None:
         for _round in range(3):
             await watcher.look()
         assert control.heard == [Notice(NoticeKind.INTERRUPTION, 90.0)]
+
+    with_service(file, play)
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+def test_the_clouds_clock_says_how_much_is_left_if_the_machines_is_wrong(file: Path, minutes: int) -> None:
+    control = ControlPlane()
+
+    async def play(metadata: MetadataService, _: Service) -> None:
+        announce(file, interruption=action(NOW + timedelta(seconds=90)))
+        await NoticeWatcher(metadata, control.hear, StoppedClock(timedelta(minutes=minutes))).look()
+        assert control.heard == [Notice(NoticeKind.INTERRUPTION, 90.0)]
+
+    with_service(file, play)
+
+
+def test_a_good_clock_is_more_exact_than_the_date_of_an_answer(file: Path) -> None:
+    control = ControlPlane()
+
+    async def play(metadata: MetadataService, _: Service) -> None:
+        announce(file, interruption=action(NOW + timedelta(seconds=90)))
+        await NoticeWatcher(metadata, control.hear, StoppedClock(timedelta(seconds=0.75))).look()
+        assert control.heard == [Notice(NoticeKind.INTERRUPTION, 89.25)]
 
     with_service(file, play)
 

@@ -9,7 +9,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import httpx
@@ -28,6 +29,8 @@ TOKEN_LIFE_S: Final = 300
 TOKEN_USE_S: Final = 240
 # The service is on the machine itself or one hop away.
 CALL_LIMIT_S: Final = 2.0
+# Answers are dated in whole seconds, and a busy machine reads them late; what differs by more is a wrong clock.
+CLOCK_TRUST: Final = timedelta(seconds=3)
 INTERRUPTION: Final = "latest/meta-data/spot/instance-action"
 REBALANCE: Final = "latest/meta-data/events/recommendations/rebalance"
 
@@ -72,6 +75,15 @@ class MetadataService:
         self._client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=CALL_LIMIT_S, follow_redirects=False)
         self._token = ""
         self._token_until = 0.0
+        self._dated_at: datetime | None = None
+
+    def moment(self, now: datetime) -> datetime:
+        """Return what time it is by the cloud, which the machine's own clock says more exactly unless it is wrong.
+
+        The cloud's is the one by which it takes the machine away.
+        """
+        dated_at = self._dated_at
+        return now if dated_at is None or abs(now - dated_at) <= CLOCK_TRUST else dated_at
 
     async def user_data(self) -> UserData:
         """Return what the machine was told."""
@@ -123,9 +135,11 @@ class MetadataService:
 
     async def _request(self, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
         try:
-            return await self._client.request(method, path, headers=headers)
+            answer = await self._client.request(method, path, headers=headers)
         except httpx.HTTPError as error:
             raise Unreachable(f"the metadata service at {self._client.base_url} did not answer: {error!r}") from error
+        self._dated_at = _date_of(answer)
+        return answer
 
 
 class NoticeWatcher:
@@ -157,10 +171,19 @@ class NoticeWatcher:
                 _log.warning("notice_round_failed", kind=kind.value, error=str(error))
 
     async def _pass_on(self, kind: NoticeKind, at: datetime) -> None:
-        left = max(0.0, (at - self._clock.now()).total_seconds())
+        left = max(0.0, (at - self._service.moment(self._clock.now())).total_seconds())
         _log.info("notice_seen", kind=kind.value, seconds_left=left)
         await self._tell(Notice(kind, left))
         self._answered.add((kind, at))
+
+
+def _date_of(answer: httpx.Response) -> datetime | None:
+    """Return when an answer was given, None if it does not say so in a way that can be read."""
+    try:
+        dated_at = parsedate_to_datetime(answer.headers.get("Date", ""))
+    except ValueError:
+        return None
+    return dated_at if dated_at.tzinfo else None
 
 
 def _parsed(adapter: TypeAdapter[T], path: str, body: str) -> T:

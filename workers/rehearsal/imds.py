@@ -12,6 +12,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -50,9 +51,11 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], file: Path) -> None:
+    def __init__(self, address: tuple[str, int], file: Path, now: Callable[[], float] = time.time) -> None:
         super().__init__(address, Answer)
         self.file = file
+        self.now = now
+        """What the cloud's own clock shows, which need not be the machine's."""
         self.tokens = Tokens()
 
 
@@ -85,6 +88,10 @@ class Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Date an answer by the cloud's clock."""
+        return super().date_time_string(self.server.now() if timestamp is None else timestamp)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 http.server's name
         """Say nothing: the daemon asks every second."""
