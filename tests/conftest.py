@@ -11,7 +11,7 @@ settings.load_profile("shared")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all microVMs to one process: they take turns, while the other processes do the rest."""
+    """Let microVMs take turns: rehearsals in one process, single engines in another, what needs none beside them."""
     for item in items:
         if item.get_closest_marker("guest"):
-            item.add_marker(pytest.mark.xdist_group("guests"))
+            item.add_marker(pytest.mark.xdist_group("rehearsals" if item.get_closest_marker("rehearsal") else "guests"))

@@ -85,7 +85,7 @@ def is_capped(rig: Rig, order: BootOrder) -> bool:
 
 
 def test_a_guest_that_outruns_its_line_arrives_before_the_deadline(rig: Rig) -> None:
-    order = busy(rig, seconds=75.0)
+    order = busy(rig, seconds=60.0)
     eventually(lambda: writes(rig, order) > 30, "it was measured while it is busy")
     log.info("measured", load=load_of(rig, order))
     slow_down(rig, SLOW_LINE)

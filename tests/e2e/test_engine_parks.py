@@ -82,7 +82,7 @@ def test_a_busy_guest_is_parked_and_goes_on_elsewhere_and_loses_nothing(rig: Par
 def test_a_notice_of_30_seconds_is_enough_for_1_gib_at_1_gbit(rig: ParkRig, order: BootOrder) -> None:
     """Half of the memory is random, so that nothing makes it smaller; the line is shaped, not assumed."""
     before = resident_mib(rig["a"], order)
-    start(rig["a"], order, seconds=60.0, memory_mib=16, disk_mib=48, random_mib=500, pace_s=0.2)
+    start(rig["a"], order, seconds=35.0, memory_mib=16, disk_mib=48, random_mib=500, pace_s=0.2)
     eventually(lambda: resident_mib(rig["a"], order) - before > 480, "the guest holds what it was told to", 240.0)
     rig["a"].place.call(shape_line, "1gbit")
     try:
