@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,6 +14,7 @@ from workers.domain.host_class import HostClass
 from workers.domain.messages import RunnerReport
 from workers.domain.migration import Migration, Role
 from workers.domain.names import HostId, MigrationId, RunnerId
+from workers.domain.overlay import Station
 from workers.domain.park import ObjectMethod
 from workers.domain.runner import Runner
 
@@ -90,6 +91,15 @@ class HostStore(Protocol):
 
     def burn_token(self, token: str, address: str) -> HostId | None:
         """Use up a one-time token; return the host that it was made for, None if it is unknown, used or too old."""
+
+    def seat(self, host_id: HostId, key: str, endpoint: str | None) -> Station:
+        """Give a host its place on the overlay. Raises `Refused` if the key is another machine's."""
+
+    def stations(self) -> Mapping[HostId, Station]:
+        """Return every host that has a place and whose machine has not ended."""
+
+    def hub(self) -> Station | None:
+        """Return the overlay's hub, None as long as it was not heard of."""
 
     def record(self, *events: Event) -> None:
         """Append to the timeline."""

@@ -20,6 +20,7 @@ import structlog
 
 from webhook.holds import hear_holds
 from webhook.needs import Authority, Clock, Hints, HostStore, Objects
+from webhook.seats import Seats
 from workers.domain.errors import BadInput, Refused
 from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState
@@ -66,6 +67,8 @@ class Words:
     clock: Clock
     packages: tuple[PackageDigest, ...]
     objects: Objects | None = None
+    seats: Seats | None = None
+    """Of the overlay, if the deployment has one."""
     _admitted: dict[HostId, datetime] = field(default_factory=dict)
 
     def admit(self, host_id: HostId) -> None:
@@ -82,17 +85,23 @@ class Words:
         host = self.store.hosts.get(request.host_id)
         if host is None or not _awaits_registration(host):
             raise refusal
+        if self.seats is not None:
+            self.seats.check(request)
         with self.store.hosts.lease(host.id) as lease:
             # Signed first, so that a request that cannot be signed burns no token.
             certificate = self.authority.host_certificate(request.csr, host.id, address)
             if not _awaits_registration(lease.row) or self.store.burn_token(request.token, address) != host.id:
                 raise refusal
+            place = self.seats.give(request) if self.seats is not None else None
+            if place is not None:
+                address = place.address
+                certificate = self.authority.host_certificate(request.csr, host.id, address)
             now = self.clock.now()
             state = HOST.heard(lease.row.state, HostState.PREPARING)
             event = Event(Happening.HOST_REGISTERED, now, host_id=host.id, detail={"address": address})
             lease.write(replace(lease.row, state=state, address=address), event)
         self.hints.look_at("host", host.id)
-        return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca)
+        return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca, place)
 
     def renew(self, host_id: HostId, request: RenewalRequest) -> RegistrationAnswer:
         """Give a host that shows a good certificate its next one, for the same name and address."""
@@ -132,7 +141,8 @@ class Words:
         for report in heartbeat.runners:
             if report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE:
                 self.hints.look_at("runner", report.runner_id)
-        return HeartbeatAnswer(packages=self.packages)
+        peers = self.seats.news(host_id, heartbeat.peers) if self.seats is not None else None
+        return HeartbeatAnswer(packages=self.packages, peers=peers)
 
     def notice(self, host_id: HostId, notice: Notice) -> None:
         """Write down that the cloud takes the machine back."""

@@ -17,6 +17,7 @@ from workers.domain.job import Job
 from workers.domain.messages import BootOrder, MoveOrder, RunnerReport
 from workers.domain.migration import LineSeen, Migration, Ports
 from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, RunnerId
+from workers.domain.overlay import Station
 from workers.domain.park import ObjectMethod
 from workers.domain.runner import Runner, Shape
 
@@ -130,6 +131,21 @@ class Store(Protocol):
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         """Make the one-time token with which a host registers; only its hash is kept."""
 
+    def seat(self, host_id: HostId, key: str, endpoint: str | None) -> Station:
+        """Give a host its place on the overlay: asked again, or at once with others, it has an address of its own.
+
+        Raises `Refused` if the key is another machine's, `TryLater` if every address is in use.
+        """
+
+    def stations(self) -> Mapping[HostId, Station]:
+        """Return every host that has a place and whose machine has not ended."""
+
+    def note_hub(self, key: str, endpoint: str) -> Station:
+        """Write down who the overlay's hub is."""
+
+    def hub(self) -> Station | None:
+        """Return the overlay's hub, None as long as it was not heard of."""
+
     def record(self, *events: Event) -> None:
         """Append to the timeline."""
 
@@ -223,6 +239,12 @@ class Relay(Protocol):
 
     def replace_all(self, entries: Iterable[Forwarding]) -> None:
         """Hold exactly these; used when the relay may have missed something."""
+
+    def admit(self, stations: Iterable[Station]) -> str:
+        """Let exactly these hosts into the overlay, and return the hub's own public key.
+
+        Raises `Refused` if this relay is no hub.
+        """
 
 
 # ---------------------------------------------------------------- the object store

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from workers.domain.overlay import UNDERLAY_MTU, GuestNetwork, Overlay, guest_mtu
+from workers.domain.overlay import OVERLAY_PORT, UNDERLAY_MTU, GuestNetwork, Overlay, guest_mtu
 
 CONFIG = SettingsConfigDict(env_prefix="SPOT_RUNNER_", frozen=True, extra="ignore")
 
@@ -43,6 +43,8 @@ class ControlSettings(BaseSettings):
     """Where hosts send their guests' frames."""
     overlay: Overlay = Overlay.PLAIN
     """`plain` inside one trusted network, `wireguard` everywhere else; the same for the relay."""
+    overlay_endpoint: str | None = None
+    """`address:port` at which every host can dial the relay, which is the overlay's hub (UDP)."""
     underlay_mtu: int = UNDERLAY_MTU
     """The narrowest network that a host of this deployment may stand in; the same for the relay."""
 
@@ -99,6 +101,8 @@ class HostSettings(BaseSettings):
     """Keys, journal, overlays; nothing here outlives the machine."""
     metadata_url: str = "http://169.254.169.254"
     listen_port: int = 8444
+    overlay_port: int = OVERLAY_PORT
+    """UDP; others dial it at the address that the cloud calls public, if there is one."""
     package_store: Path = Path("/var/cache/spot-runner/packages")
     """Packages that the machine's image brought along."""
     package_cache: Path = Path("/var/cache/spot-runner/unpacked")
@@ -127,12 +131,16 @@ class RelaySettings(BaseSettings):
     """Holds `certificate.pem`, `key.pem` and `control-ca.pem`."""
     relay_listen: str = "0.0.0.0:8445"
     relay_address: str = "127.0.0.1"
-    """The address on the overlay to which hosts send their guests' frames."""
+    """The address to which hosts send their guests' frames; with an overlay it is the hub's, whatever is set."""
     relay_public_interface: str = "eth1"
     """Guests leave through this interface, with its address."""
     relay_forbidden: tuple[str, ...] = ()
     """Networks that no guest may reach, beside those that none ever may."""
     overlay: Overlay = Overlay.PLAIN
+    overlay_port: int = OVERLAY_PORT
+    """UDP; hosts dial it."""
+    overlay_callers: tuple[str, ...] = ()
+    """Networks whose machines may call hosts through us: the control plane's, unless it is on this machine."""
     underlay_mtu: int = UNDERLAY_MTU
     guest_connections_max: int = 4096
     """What one guest may hold open, each family by itself."""

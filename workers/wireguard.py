@@ -82,6 +82,12 @@ class Wireguard:
             )
             links.change(self.name, state="up")
 
+    @property
+    def is_up(self) -> bool:
+        """Say whether the link is there and takes orders."""
+        with Links() as links:
+            return self._lives(links)
+
     def set_peers(self, peers: Iterable[Peer]) -> None:
         """Speak to exactly these; tunnels of those that stay are not disturbed."""
         port = self._wg("show", self.name, "listen-port").strip()

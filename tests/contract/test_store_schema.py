@@ -62,6 +62,7 @@ class TestUpgrade:
         engine = create_engine(store_url)
         with engine.begin() as connection:
             connection.execute(text("""UPDATE hosts SET host_class = '{"acceleration": "tcg", "machine": "pc"}'"""))
+            connection.execute(text("DROP TABLE stations"))
             connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
         engine.dispose()
         with closing(open_store(store_url, clock)) as opened:

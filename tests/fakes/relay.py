@@ -6,13 +6,18 @@ from collections.abc import Iterable
 
 from tests.fakes.trouble import Trouble
 from workers.domain.names import RunnerId
+from workers.domain.overlay import Station
 from workers.ports import Forwarding
+
+KEY = "cmVsYXkga2V5IG9mIHRoZSBmYWtlIHJlbGF5ICEhISE="
 
 
 class FakeRelay:
     def __init__(self, trouble: Trouble) -> None:
         self._trouble = trouble
         self.table: dict[RunnerId, Forwarding] = {}
+        self.stations: tuple[Station, ...] = ()
+        self.key = KEY
 
     def point(self, entry: Forwarding) -> None:
         with self._trouble.befalls("relay", "point", entry.runner_id):
@@ -29,6 +34,11 @@ class FakeRelay:
             self.table = {key: entry for key, entry in self.table.items() if key in wanted}
             for entry in wanted.values():
                 self._take(entry)
+
+    def admit(self, stations: Iterable[Station]) -> str:
+        with self._trouble.befalls("relay", "admit", ""):
+            self.stations = tuple(stations)
+            return self.key
 
     def _take(self, entry: Forwarding) -> None:
         held = self.table.get(entry.runner_id)

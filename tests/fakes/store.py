@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any, Generic, TypeVar, cast
 
 from tests.fakes.trouble import WorkerDied
-from workers.domain.errors import Bug, LeaseLost, NoRoom
+from workers.domain.errors import Bug, LeaseLost, NoRoom, Refused
 from workers.domain.events import Delivery, Event, Happening, JobFact
 from workers.domain.hold import Hold, is_held
 from workers.domain.host import HOST, Host, HostState, fits, room
@@ -31,6 +31,7 @@ from workers.domain.migration import (
     seen,
 )
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
+from workers.domain.overlay import HUB_ADDRESS, Station, free_address
 from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
 from workers.ports import Clock
 
@@ -149,6 +150,8 @@ class MemoryStore:
         self._seen: set[str] = set()
         self._reports: dict[tuple[HostId, RunnerId], RunnerReport] = {}
         self._holds: dict[RunnerId, Hold] = {}
+        self._stations: dict[HostId, Station] = {}
+        self._hub: Station | None = None
         self._tokens: dict[str, tuple[HostId, datetime]] = {}
         self._events: list[Event] = []
         self._token_numbers = count(1)
@@ -323,6 +326,29 @@ class MemoryStore:
 
     def held(self, now: datetime) -> Mapping[RunnerId, datetime]:
         return {key: hold.ends_at for key, hold in self._holds.items() if is_held(hold, now)}
+
+    def seat(self, host_id: HostId, key: str, endpoint: str | None) -> Station:
+        with self.lock:
+            present = self._stations = dict(self.stations())
+            hub = [self._hub] if self._hub else []
+            others = [*hub, *(one for name, one in present.items() if name != host_id)]
+            if any(one.key == key for one in others):
+                raise Refused(f"{host_id} shows the overlay key of another machine")
+            held = present.get(host_id)
+            address = held.address if held else free_address(one.address for one in others)
+            present[host_id] = Station(key, address, endpoint)
+            return present[host_id]
+
+    def stations(self) -> Mapping[HostId, Station]:
+        ended = {name for name, host in self.hosts.rows.items() if host.state is HostState.TERMINATED}
+        return {name: one for name, one in sorted(self._stations.items()) if name not in ended}
+
+    def note_hub(self, key: str, endpoint: str) -> Station:
+        self._hub = Station(key, HUB_ADDRESS, endpoint)
+        return self._hub
+
+    def hub(self) -> Station | None:
+        return self._hub
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         token = f"token-{next(self._token_numbers)}"

@@ -18,6 +18,7 @@ from workers.domain.events import Happening
 from workers.domain.host import Host, HostState
 from workers.domain.messages import Heartbeat, RunnerReport
 from workers.domain.names import HostId, PackageDigest
+from workers.domain.overlay import Overlay
 from workers.identity import Authority
 from workers.objects import DirectoryObjects
 from workers.ports import Clock
@@ -59,8 +60,9 @@ class HostCaller:
         hints: HeardHints,
         clock: Clock,
         objects: DirectoryObjects | None = None,
+        overlay: Overlay = Overlay.PLAIN,
     ) -> None:
-        app = create_host_app(store, authority, hints, clock, (PACKAGE,), objects, objects)
+        app = create_host_app(store, authority, hints, clock, (PACKAGE,), objects, objects, overlay)
         self._client: FlaskClient = app.test_client()
 
     def get(self, path: str, name: str | None) -> TestResponse:

@@ -158,7 +158,7 @@ class TestHeartbeat:
         assert state_of(store, H) is HostState.PREPARING
         for _ in range(2):
             answer = caller.post("/v1/heartbeat", H, a_heartbeat())
-            assert answer.get_json() == {"packages": [PACKAGE]}
+            assert answer.get_json() == {"packages": [PACKAGE], "peers": None}
         assert state_of(store, H) is HostState.READY
         assert happened(store) == [Happening.HOST_READY]
         assert hints.heard == [("host", (H,), False)]

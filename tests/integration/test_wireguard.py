@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.nats import behind_nat
 from tests.integration.wires import CALL_LIMIT_S, Guest, Place, Site, echo_server, greet, run
 from workers.domain.names import RunnerId, guest_address, monitor_user
 from workers.domain.overlay import (
@@ -36,6 +37,7 @@ from workers.domain.overlay import (
 from workers.host.network import HostNetwork
 from workers.ports import Forwarding
 from workers.relay.network import RelayNetwork
+from workers.relay.rules import OverlaySide
 from workers.wireguard import Seat, Wireguard
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -86,38 +88,6 @@ def machine(place: Place, home: Path, name: str, address: str, endpoint: str | N
     return one
 
 
-def behind_nat(site: Site, name: str, address: str) -> Place:
-    """A host whose only way out is a machine that translates addresses and lets nobody in."""
-    nat = site.add(f"nat{name}", eth0=f"underlay {address}/24")
-    host = site.add(name)
-    nat.ip("link", "add", "name", "inside", "type", "veth", "peer", "name", "eth0", "netns", host.name)
-    for place, device, own in ((nat, "inside", "192.168.1.1/24"), (host, "eth0", "192.168.1.2/24")):
-        place.ip("address", "add", own, "dev", device)
-        place.ip("link", "set", device, "up")
-    host.ip("route", "add", "default", "via", "192.168.1.1")
-    rules = """
-        table ip spot_nat {
-          chain behind {
-            type nat hook postrouting priority srcnat;
-            oifname "eth0" masquerade
-          }
-          chain passing {
-            type filter hook forward priority filter; policy drop;
-            iifname "inside" accept
-            ct state established,related accept
-          }
-        }
-    """
-    subprocess.run(
-        ["ip", "netns", "exec", nat.name, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; nft -f -"],
-        input=rules,
-        text=True,
-        check=True,
-        timeout=30,
-    )
-    return host
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     site, home = Site(f"h7w{os.getpid()}"), tmp_path_factory.mktemp("wireguard")
@@ -138,7 +108,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             made.append(machine(place, home, name, address, endpoints[name]))
         world = World(site, hub, {one.name: one for one in made[1:]}, internet)
         entry = Forwarding(RunnerId("spot-runner-0"), 1, guest_address(0), world.hosts["n"].station.address)
-        network = RelayNetwork(HUB_ADDRESS, "eth1", (), GUEST_MTU, overlay=hub.wireguard.name)
+        network = RelayNetwork(HUB_ADDRESS, "eth1", (), GUEST_MTU, overlay=OverlaySide(hub.wireguard.name))
         relay.call(network.hold, [entry])
         world.project()
         yield world

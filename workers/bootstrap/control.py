@@ -10,8 +10,9 @@ from workers.app import CLOUD, CONTROL, EVACUATION, BackgroundHints, sending_to
 from workers.bootstrap.rounds import Rounds, Row
 from workers.bootstrap.stores import open_objects
 from workers.clock import SystemClock
-from workers.domain.errors import Unfit
+from workers.domain.errors import Refused, Unfit
 from workers.domain.names import PackageDigest, RunnerId
+from workers.domain.overlay import HUB_ADDRESS, Overlay, Station, is_endpoint
 from workers.domain.runner import Shape
 from workers.github import AppGitHub
 from workers.host_client import HostClient
@@ -21,6 +22,7 @@ from workers.ports import Clock, Cloud, Forwarding, Hints, HostApi, Relay, Store
 from workers.providers.local import LocalMarket
 from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.hosts import HostPolicy, Hosts
+from workers.reconcilers.hub import Hub
 from workers.reconcilers.jobs import JobPolicy, Jobs
 from workers.reconcilers.migrations import Migrations
 from workers.reconcilers.parks import Parks
@@ -45,6 +47,10 @@ class NoRelay:
 
     def replace_all(self, entries: Iterable[Forwarding]) -> None:
         """There is nothing to hold."""
+
+    def admit(self, stations: Iterable[Station]) -> str:
+        """Nobody is the hub."""
+        raise Refused(f"no relay is set that could let {len(tuple(stations))} hosts into the overlay; set relay_url")
 
 
 def open_rounds(settings: ControlSettings) -> Rounds:
@@ -95,17 +101,40 @@ def _reconcilers(
         hosts=Hosts(store, _cloud(settings), hints, clock, buyer, _host_policy(settings)),
         migrations=Migrations(store, hosts, relay, hints, clock),
         parks=Parks(store, open_objects(settings, clock), hints, clock, buyer, park_limit),
+        hub=_hub(settings, store, relay),
     )
+
+
+def _hub(settings: ControlSettings, store: Store, relay: Relay) -> Hub | None:
+    endpoint = _overlay_endpoint(settings)
+    return None if endpoint is None else Hub(store, relay, endpoint)
+
+
+def _overlay_endpoint(settings: ControlSettings) -> str | None:
+    if settings.overlay is Overlay.PLAIN:
+        return None
+    endpoint = settings.overlay_endpoint
+    if endpoint is None or not is_endpoint(endpoint) or settings.relay_url is None:
+        raise Unfit(
+            f"overlay: wireguard needs a relay as its hub, and overlay_endpoint is {endpoint!r}; set relay_url, and "
+            "overlay_endpoint to the address:port at which every host reaches the relay"
+        )
+    return endpoint
 
 
 def _host_policy(settings: ControlSettings) -> HostPolicy:
     user_data = {
         "control_url": settings.host_url,
         "control_ca_sha256": Authority.open(settings.home / "ca").control_ca_sha256,
-        "relay_address": settings.relay_address or "",
+        "relay_address": _relay_address(settings),
+        "overlay": settings.overlay.value,
         "guest_mtu": str(settings.guest_mtu),
     }
     return HostPolicy(user_data)
+
+
+def _relay_address(settings: ControlSettings) -> str:
+    return HUB_ADDRESS if settings.overlay is Overlay.WIREGUARD else settings.relay_address or ""
 
 
 def _capacity(settings: ControlSettings) -> CapacityPolicy:
@@ -147,5 +176,6 @@ def check(settings: ControlSettings) -> None:
     _cloud(settings)
     _github_key(settings)
     _ = settings.guest_mtu
+    _overlay_endpoint(settings)
     if not settings.package:
         raise Unfit("no package; set SPOT_RUNNER_PACKAGE to the digest of the package that runners start from")

@@ -1,6 +1,6 @@
 """`spot-runner host`: from a machine that knows one token to a host that proves itself READY.
 
-user data ─▶ network ─▶ certificate (once) ─▶ adopt what runs ─▶ { API, heartbeat, notices, proof }
+user data ─▶ certificate, overlay (once) ─▶ network ─▶ adopt what runs ─▶ { API, heartbeat, notices, proof }
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -17,8 +18,9 @@ import structlog
 
 from workers.clock import SystemClock
 from workers.domain.errors import SpotError, TryLater, Unreachable
-from workers.domain.messages import RegistrationAnswer, RegistrationRequest, RenewalRequest
+from workers.domain.messages import Heartbeat, HeartbeatAnswer, RegistrationAnswer, RegistrationRequest, RenewalRequest
 from workers.domain.names import HostId
+from workers.domain.overlay import VXLAN_OCTETS, Overlay
 from workers.host.acceleration import choose_acceleration
 from workers.host.control import ControlClient
 from workers.host.daemon import keep_beating, make_host_app
@@ -31,10 +33,12 @@ from workers.host.packages import PackageShelf
 from workers.host.proofs import Proofs
 from workers.host.readiness import Readiness
 from workers.host.transfers import Transfers
+from workers.host.tunnels import Tunnels
 from workers.identity import Leaf, make_csr, next_csr, write_leaf, write_next
 from workers.listener import Identity, open_port, require_root, run_until_told, serve
 from workers.settings import HostSettings
 from workers.telemetry import start_logging
+from workers.wireguard import Wireguard
 
 T = TypeVar("T")
 
@@ -62,20 +66,13 @@ def run_host(settings: HostSettings) -> None:
 async def _run(settings: HostSettings) -> None:
     metadata = MetadataService(settings.metadata_url)
     told = await _patiently(metadata.user_data)
-    address = await _patiently(metadata.local_address)
-    listening = open_port(address, settings.listen_port)
-    network = HostNetwork(
-        address,
-        told.relay_address or None,
-        told.guest_mtu,
-        settings.guest_mbit,
-        await asyncio.to_thread(_closed_to_guests, settings, told),
-        settings.guest_connections_max,
-    )
-    await asyncio.to_thread(network.prepare)
     directory = settings.host_home / "identity"
     control = ControlClient(told.control_url, directory)
-    await _ensure_registered(control, directory, told, address)
+    tunnels = _tunnels(settings, told, directory)
+    address = await _ensure_registered(control, directory, told, metadata, tunnels, settings.overlay_port)
+    listening = open_port(address, settings.listen_port)
+    network = await asyncio.to_thread(_network, settings, told, address, tunnels)
+    await asyncio.to_thread(network.prepare)
     await asyncio.to_thread(network.adopt)
     choice = choose_acceleration(settings.accel)
     host_class = await asyncio.to_thread(measure_host_class, choice.acceleration)
@@ -98,7 +95,7 @@ async def _run(settings: HostSettings) -> None:
         engine, host_class, Proofs(settings.host_home / "proofs.json", host_class), allow_tcg=settings.allow_tcg
     )
     try:
-        await _serve(settings, HostId(told.host_id), engine, readiness, control, metadata, listening)
+        await _serve(settings, HostId(told.host_id), engine, _Beating(readiness, tunnels), control, metadata, listening)
     finally:
         await engine.release()
 
@@ -107,7 +104,7 @@ async def _serve(
     settings: HostSettings,
     host_id: HostId,
     engine: Engine,
-    readiness: Readiness,
+    beating: _Beating,
     control: ControlClient,
     metadata: MetadataService,
     listening: socket.socket,
@@ -116,13 +113,23 @@ async def _serve(
     identity = Identity(directory / "certificate.pem", directory / "key.pem", directory / "control-ca.pem")
     watcher = NoticeWatcher(metadata, control.notice, SystemClock())
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(make_host_app(engine, readiness.heartbeat), listening, identity))
-        group.create_task(
-            keep_beating(control.heartbeat, readiness.heartbeat, readiness.want, settings.heartbeat_interval_s)
-        )
+        group.create_task(serve(make_host_app(engine, beating.status), listening, identity))
+        group.create_task(keep_beating(control.heartbeat, beating.status, beating.hear, settings.heartbeat_interval_s))
         group.create_task(keep_renewed(control.renew, host_id, directory))
         group.create_task(watcher.watch(settings.notice_interval_s))
-        group.create_task(readiness.prove())
+        group.create_task(beating.readiness.prove())
+
+
+def _network(settings: HostSettings, told: UserData, address: str, tunnels: Tunnels | None) -> HostNetwork:
+    return HostNetwork(
+        address,
+        told.relay_address or None,
+        told.guest_mtu,
+        settings.guest_mbit,
+        _closed_to_guests(settings, told),
+        settings.guest_connections_max,
+        tunnels.name if tunnels else None,
+    )
 
 
 def _closed_to_guests(settings: HostSettings, told: UserData) -> frozenset[str]:
@@ -135,15 +142,52 @@ def _closed_to_guests(settings: HostSettings, told: UserData) -> frozenset[str]:
     return frozenset(settings.guest_forbidden) | {str(ipaddress.ip_network(place[4][0])) for place in found}
 
 
-async def _ensure_registered(control: ControlClient, directory: Path, told: UserData, address: str) -> None:
-    """Get the certificate, once in this machine's life: a restarted daemon finds it."""
-    if (directory / "hosts-ca.pem").exists():
-        return
-    key, csr = make_csr(HostId(told.host_id))
-    request = RegistrationRequest(HostId(told.host_id), told.token, csr, address)
-    answer = await _patiently(lambda: control.register(request, told.control_ca_sha256))
-    write_leaf(directory, Leaf(answer.certificate, key), answer.control_ca, answer.hosts_ca)
-    _log.info("host_registered", host=told.host_id, address=address)
+@dataclass(frozen=True)
+class _Beating:
+    """What a heartbeat says of this host, and what is done with its answer."""
+
+    readiness: Readiness
+    tunnels: Tunnels | None
+
+    def status(self) -> Heartbeat:
+        heartbeat = self.readiness.heartbeat()
+        return heartbeat if self.tunnels is None else self.tunnels.told(heartbeat)
+
+    async def hear(self, answer: HeartbeatAnswer) -> None:
+        self.readiness.want(answer.packages)
+        if self.tunnels is not None:
+            await asyncio.to_thread(self.tunnels.take, answer.peers)
+
+
+def _tunnels(settings: HostSettings, told: UserData, directory: Path) -> Tunnels | None:
+    if told.overlay is Overlay.PLAIN:
+        return None
+    return Tunnels(Wireguard(told.host_id, directory), directory, settings.overlay_port, told.guest_mtu + VXLAN_OCTETS)
+
+
+async def _ensure_registered(
+    control: ControlClient,
+    directory: Path,
+    told: UserData,
+    metadata: MetadataService,
+    tunnels: Tunnels | None,
+    overlay_port: int,
+) -> str:
+    """Get the certificate, once in this machine's life, and return our address; a restarted daemon finds both."""
+    address = await _patiently(metadata.local_address)
+    if not (directory / "hosts-ca.pem").exists():
+        key, csr = make_csr(HostId(told.host_id))
+        request = RegistrationRequest(HostId(told.host_id), told.token, csr, address)
+        if tunnels is not None:
+            public = await _patiently(metadata.public_address)
+            endpoint = None if public is None else f"{public}:{overlay_port}"
+            request = replace(request, wireguard_key=tunnels.public_key, endpoint=endpoint)
+        answer = await _patiently(lambda: control.register(request, told.control_ca_sha256))
+        if tunnels is not None and answer.place is not None:
+            tunnels.keep(answer.place)
+        write_leaf(directory, Leaf(answer.certificate, key), answer.control_ca, answer.hosts_ca)
+        _log.info("host_registered", host=told.host_id, address=address)
+    return address if tunnels is None else await asyncio.to_thread(tunnels.open)
 
 
 async def keep_renewed(

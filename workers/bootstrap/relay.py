@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from workers.domain.errors import Unfit
+from workers.domain.overlay import HUB_ADDRESS, OVERLAY_NETWORK, Overlay, tunnel_mtu
 from workers.listener import Identity, open_port, parse_listen, require_root, run_until_told, serve
+from workers.relay.hub import Hub
 from workers.relay.network import RelayNetwork
+from workers.relay.rules import OverlaySide
 from workers.relay.server import Forwarder, make_relay_app
 from workers.settings import RelaySettings
 from workers.telemetry import start_logging
+from workers.wireguard import Seat, Wireguard
 
 
 def run_relay(settings: RelaySettings) -> None:
@@ -16,15 +20,25 @@ def run_relay(settings: RelaySettings) -> None:
     require_root("spot-runner relay")
     identity = _identity(settings)
     listening = open_port(*parse_listen(settings.relay_listen))
+    wireguard, hub = None, None
+    if settings.overlay is Overlay.WIREGUARD:
+        wireguard = Wireguard(f"relay in {settings.relay_home}", settings.relay_home)
+        hub = Hub(wireguard, _seat(settings), settings.relay_home / "overlay.json")
     network = RelayNetwork(
-        settings.relay_address,
+        HUB_ADDRESS if hub else settings.relay_address,
         settings.relay_public_interface,
         settings.relay_forbidden,
         settings.guest_mtu,
         settings.guest_connections_max,
+        OverlaySide(wireguard.name, settings.overlay_callers) if wireguard else None,
     )
     forwarder = Forwarder(network, settings.relay_home / "forwarding.json")
-    run_until_told(serve(make_relay_app(forwarder), listening, identity))
+    run_until_told(serve(make_relay_app(forwarder, hub), listening, identity))
+
+
+def _seat(settings: RelaySettings) -> Seat:
+    mtu = tunnel_mtu(settings.underlay_mtu, settings.overlay)
+    return Seat(HUB_ADDRESS, OVERLAY_NETWORK.prefixlen, settings.overlay_port, mtu)
 
 
 def _identity(settings: RelaySettings) -> Identity:

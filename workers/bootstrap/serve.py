@@ -78,7 +78,7 @@ def host_app() -> WSGIApplication:
     authority = Authority.open(settings.home / "ca")
     objects = open_objects(settings, clock)
     served = objects if isinstance(objects, DirectoryObjects) else None
-    return create_host_app(store, authority, hints, clock, packages, objects, served)
+    return create_host_app(store, authority, hints, clock, packages, objects, served, settings.overlay)
 
 
 def check_free(name: str, listen: str, limit_s: float = PREDECESSOR_LIMIT_S) -> None:

@@ -14,7 +14,7 @@ from workers.domain.hold import HoldWish
 from workers.domain.host_class import HostClass
 from workers.domain.migration import MigrationPhase, Ports
 from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest, RunnerId
-from workers.domain.overlay import GuestNetwork
+from workers.domain.overlay import GuestNetwork, Peer
 from workers.domain.runner import Shape
 
 # ---------------------------------------------------------------- to a host
@@ -136,6 +136,8 @@ class Heartbeat:
     host_class: HostClass
     packages: tuple[PackageDigest, ...]
     runners: tuple[RunnerReport, ...]
+    peers: str | None = None
+    """Stamp of the tunnels that it has; None: it is on no overlay."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ class HeartbeatAnswer:
 
     packages: tuple[PackageDigest, ...]
     """To be fetched and verified."""
+    peers: tuple[Peer, ...] | None = None
+    """All whom it speaks to from now on; None: the same as before."""
 
 
 class NoticeKind(StrEnum):
@@ -212,6 +216,18 @@ class RegistrationRequest:
     csr: str
     """PEM; only its key is used, the control plane writes the names."""
     address: str
+    wireguard_key: str | None = None
+    """Its public key, base64, if the deployment has an overlay; the private one never leaves the machine."""
+    endpoint: str | None = None
+    """`address:port` at which others can dial it; None: it is behind a NAT and dials them."""
+
+
+@dataclass(frozen=True)
+class OverlayPlace:
+    """Where a host sits on the overlay, and whom it speaks to there."""
+
+    address: str
+    peers: tuple[Peer, ...]
 
 
 @dataclass(frozen=True)
@@ -219,11 +235,13 @@ class RegistrationAnswer:
     """The host's identity."""
 
     certificate: str
-    """PEM, for `host_id` and `address`, 24 hours."""
+    """PEM, for `host_id` and the address at which its daemon is to answer, 24 hours."""
     control_ca: str
     """PEM: whoever shows a certificate of this issuer is the control plane."""
     hosts_ca: str
     """PEM: whoever shows a certificate of this issuer is a host of this deployment."""
+    place: OverlayPlace | None = None
+    """With the first certificate, if the deployment has an overlay."""
 
 
 @dataclass(frozen=True)

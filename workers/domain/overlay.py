@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ def peers_of_host(me: Station, hub: Station, stations: Iterable[Station]) -> tup
     return (to_hub, *direct)
 
 
+def stamp_of(peers: Iterable[Peer]) -> str:
+    """Return what tells one set of tunnels from another: hex, and the same in whatever order they come."""
+    return hashlib.sha256("\n".join(sorted(map(repr, peers))).encode()).hexdigest()
+
+
 def peers_of_hub(stations: Iterable[Station]) -> tuple[Peer, ...]:
     """Return the hub's tunnels: one to every host, each with that host's address alone."""
     ordered = sorted(stations, key=lambda one: one.address)
@@ -141,12 +147,13 @@ def checked_station(station: Station) -> Station:
         octets = b""
     if len(octets) != _KEY_OCTETS:
         raise BadInput(f"key: {station.key!r} is no WireGuard key; send 32 octets in base64")
-    if station.endpoint is not None and not _is_endpoint(station.endpoint):
+    if station.endpoint is not None and not is_endpoint(station.endpoint):
         raise BadInput(f"endpoint: {station.endpoint!r} is no address with a port; send one, or none at all")
     return station
 
 
-def _is_endpoint(text: str) -> bool:
+def is_endpoint(text: str) -> bool:
+    """Say whether this is an IP address and a port, `192.0.2.1:51820` or `[2001:db8::1]:51820`."""
     address, _, port = text.rpartition(":")
     try:
         # An IPv6 zone may be any text at all, and what we write is read line by line.

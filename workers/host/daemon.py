@@ -22,7 +22,7 @@ from starlette.routing import Route
 from workers.domain.errors import BadInput, SpotError
 from workers.domain.messages import BootOrder, Heartbeat, HeartbeatAnswer, MoveOrder, RunnerReport, StartOrder
 from workers.domain.migration import Ports
-from workers.domain.names import PackageDigest, RunnerId
+from workers.domain.names import RunnerId
 from workers.listener import answer, make_app, read, read_epoch
 
 ORDER_LIMIT_BYTES: Final = 16 << 10
@@ -104,14 +104,14 @@ def make_host_app(engine: Engine, status: Callable[[], Heartbeat]) -> Starlette:
 async def keep_beating(
     beat: Callable[[Heartbeat], Awaitable[HeartbeatAnswer]],
     status: Callable[[], Heartbeat],
-    want: Callable[[tuple[PackageDigest, ...]], None],
+    hear: Callable[[HeartbeatAnswer], Awaitable[None]],
     interval_s: float,
 ) -> None:
     """Say how the host is and hear what is wanted of it, for ever; a beat that fails is followed by the next one."""
     was_heard = True
     while True:
         try:
-            want((await beat(status())).packages)
+            await hear(await beat(status()))
             was_heard = True
         except SpotError as error:
             if was_heard:

@@ -65,17 +65,19 @@ class HostNetwork:
         mbit: int = GUEST_MBIT,
         forbidden: Iterable[str] = (),
         connections_max: int = CONNECTIONS_MAX,
+        overlay: str | None = None,
     ) -> None:
         """`mtu` is the guests', in octets, and the same in the whole deployment; `mbit` what each may send a second.
 
         Without a relay the only way out is through this host itself; `forbidden` networks and `connections_max` bound
-        the guests that take it.
+        the guests that take it. `overlay` names the link on which `address` is, if the deployment has one.
         """
         self.mtu = mtu
         self._nat = HostNat(mtu, tuple(forbidden), connections_max)
         self._address = address
         self._relay_address = relay_address
         self._mbit = mbit
+        self._overlay = overlay
         self._admitted: dict[int, str] = {}
         self._approached: frozenset[Approach] = frozenset()
         self._one_at_a_time = threading.Lock()
@@ -181,7 +183,7 @@ class HostNetwork:
             apply_rules(self._rules())
 
     def _rules(self) -> str:
-        return host_rules(self._relay_address, self._admitted, self._approached)
+        return host_rules(self._relay_address, self._admitted, self._approached, self._overlay)
 
     def _check_path(self, links: Links) -> None:
         """Refuse a path that would cut the guests' packets, or drop them."""

@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from workers.domain.errors import BadInput, SpotError, Unreachable
 from workers.domain.messages import Notice, NoticeKind
-from workers.domain.overlay import GUEST_MTU
+from workers.domain.overlay import GUEST_MTU, Overlay
 from workers.ports import Clock
 
 T = TypeVar("T")
@@ -48,6 +48,7 @@ class UserData:
     relay_address: str
     guest_mtu: int = GUEST_MTU
     """Text in the user data, as everything there."""
+    overlay: Overlay = Overlay.PLAIN
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ class MetadataService:
     async def local_address(self) -> str:
         """Return the machine's own IPv4 address."""
         return await self._needed("latest/meta-data/local-ipv4")
+
+    async def public_address(self) -> str | None:
+        """Return the IPv4 address at which everybody reaches the machine, None if it has none."""
+        body = await self._text("latest/meta-data/public-ipv4")
+        return None if body is None else body.strip() or None
 
     async def interruption_at(self) -> datetime | None:
         """Return when the machine is taken away, None if nothing is announced."""

@@ -21,6 +21,7 @@ from workers.domain.names import (
     NUMBERS_MAX,
     GuestAddress,
 )
+from workers.domain.overlay import OVERLAY_NETWORK
 
 BRIDGE: Final = "guests"
 TUNNEL: Final = "vx-relay"
@@ -106,23 +107,22 @@ def no_tap_rules(number: int) -> str:
     return f"add table {table}\ndelete table {table}\n"
 
 
-def host_rules(relay_address: str | None, admitted: Mapping[int, str], approached: Collection[Approach] = ()) -> str:
+def host_rules(
+    relay_address: str | None,
+    admitted: Mapping[int, str],
+    approached: Collection[Approach] = (),
+    overlay: str | None = None,
+) -> str:
     """Render what protects the host itself, its migrations and the cloud's metadata service.
 
     `admitted` holds, for each migration port that is open, the address of the one peer that may use it; `approached`
-    whom our own monitors may call, each the peer of its own migration and nobody else.
+    whom our own monitors may call, each the peer of its own migration and nobody else. `overlay` names the link through
+    which addresses of the overlay come, each checked by WireGuard; from anywhere else they are believed of nobody.
     """
-    coming = [f"{peer} . {port}" for port, peer in sorted(admitted.items())]
-    going = [f"{one.user} . {one.peer_address} . {one.port}" for one in sorted(approached)]
     return f"""\
 add table inet {TABLE}
 flush table inet {TABLE}
-add set inet {TABLE} admitted {{ type ipv4_addr . inet_service; }}
-flush set inet {TABLE} admitted
-{_add("admitted", coming)}
-add set inet {TABLE} approached {{ typeof meta skuid . ip daddr . tcp dport; }}
-flush set inet {TABLE} approached
-{_add("approached", going)}
+{_sets(admitted, approached)}
 table inet {TABLE} {{
   chain before {{
     type filter hook prerouting priority raw; policy accept;
@@ -131,6 +131,7 @@ table inet {TABLE} {{
   chain arriving {{
     type filter hook input priority filter; policy accept;
     iifname {{ "{BRIDGE}", "{TUNNEL}", "tap*" }} counter drop
+    {_checked(overlay) if overlay else ""}
     {f"udp dport {TUNNEL_PORT} ip saddr {relay_address} counter accept" if relay_address else ""}
     udp dport {TUNNEL_PORT} counter drop
     tcp dport {_PORTS} ip saddr . tcp dport @admitted counter accept
@@ -151,6 +152,23 @@ table inet {TABLE} {{
   }}
 }}
 """
+
+
+def _checked(link: str) -> str:
+    ours = f'iifname != {{ "lo", "{link}" }}'
+    return f"{ours} ip saddr {OVERLAY_NETWORK} counter drop\n    {ours} ip daddr {OVERLAY_NETWORK} counter drop"
+
+
+def _sets(admitted: Mapping[int, str], approached: Collection[Approach]) -> str:
+    coming = [f"{peer} . {port}" for port, peer in sorted(admitted.items())]
+    going = [f"{one.user} . {one.peer_address} . {one.port}" for one in sorted(approached)]
+    return f"""\
+add set inet {TABLE} admitted {{ type ipv4_addr . inet_service; }}
+flush set inet {TABLE} admitted
+{_add("admitted", coming)}
+add set inet {TABLE} approached {{ typeof meta skuid . ip daddr . tcp dport; }}
+flush set inet {TABLE} approached
+{_add("approached", going)}"""
 
 
 def _add(which: str, elements: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from workers.domain.runner import RunnerState
 from workers.ports import Forwarding, Hints, Relay, Store
 from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.hosts import Hosts
+from workers.reconcilers.hub import Hub
 from workers.reconcilers.jobs import Jobs
 from workers.reconcilers.migrations import Migrations
 from workers.reconcilers.parks import Parks
@@ -26,6 +27,8 @@ class Reconcilers:
     hosts: Hosts
     migrations: Migrations
     parks: Parks
+    hub: Hub | None = None
+    """Of the overlay, if the deployment has one."""
 
     def look_at(self, kind: str, key: str) -> None:
         """Advance one row; `kind` and `key` are a hint's."""
@@ -35,12 +38,19 @@ class Reconcilers:
             case "runner":
                 self.runners.advance(RunnerId(key))
             case "host":
-                self.hosts.advance(HostId(key))
+                self._advance_host(HostId(key))
             case "migration":
                 self.migrations.advance(MigrationId(key))
                 self.parks.advance(MigrationId(key))
             case _:
                 raise ValueError(f"a hint about {kind!r}; known are job, runner, host and migration")
+
+    def _advance_host(self, key: HostId) -> None:
+        if self.hub is not None:
+            self.hub.follow()  # one that has just registered is let in before anybody calls it
+        self.hosts.advance(key)
+        if self.hub is not None:
+            self.hub.follow()  # and one that has just ended is shut out
 
 
 class Sweep:
@@ -60,6 +70,8 @@ class Sweep:
 
     def refresh(self) -> None:
         """Renew what only follows from the rows: the relay's table, the hosts on order, the end of what has leaked."""
+        if self._reconcilers.hub is not None:
+            self._reconcilers.hub.refresh()
         with patience("relay", "table"):
             self._relay.replace_all(self.forwardings())
         with patience("capacity", "hosts"):

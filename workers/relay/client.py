@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter
+import httpx
+from pydantic import TypeAdapter, ValidationError
 
 from workers.caller import Call, Caller
+from workers.domain.errors import Refused
 from workers.domain.names import RunnerId
+from workers.domain.overlay import Station
 from workers.ports import Forwarding
 
 NAME: Final = "relay"
@@ -19,6 +22,8 @@ CALL_LIMIT_S: Final = 3.0
 
 _ONE: Final = TypeAdapter(Forwarding)
 _ALL: Final = TypeAdapter(tuple[Forwarding, ...])
+_STATIONS: Final = TypeAdapter(tuple[Station, ...])
+_KEY: Final = TypeAdapter(str)
 
 
 class RelayClient:
@@ -36,9 +41,16 @@ class RelayClient:
     def replace_all(self, entries: Iterable[Forwarding]) -> None:
         self._call("PUT", "/v1/forwarding", _ALL.dump_json(tuple(entries)))
 
+    def admit(self, stations: Iterable[Station]) -> str:
+        answer = self._call("PUT", "/v1/overlay", _STATIONS.dump_json(tuple(stations)))
+        try:
+            return _KEY.validate_json(answer.content)
+        except ValidationError as error:
+            raise Refused(f"the relay answered something else than its key: {error}") from error
+
     def close(self) -> None:
         """Close every connection."""
         self._caller.close()
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> None:
-        self._caller.ask(NAME, Call(method, self._url + path, CALL_LIMIT_S, CONNECT_LIMIT_S, body))
+    def _call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        return self._caller.ask(NAME, Call(method, self._url + path, CALL_LIMIT_S, CONNECT_LIMIT_S, body))

@@ -10,7 +10,7 @@ from workers.domain.overlay import GUEST_MTU
 from workers.egress import CONNECTIONS_MAX
 from workers.links import Links, apply_rules, set_sysctl
 from workers.ports import Forwarding
-from workers.relay.rules import DEVICE, TUNNEL_PORT, owner_change, relay_rules
+from workers.relay.rules import DEVICE, TUNNEL_PORT, OverlaySide, owner_change, relay_rules
 
 TUNNEL_ID: Final = 77
 
@@ -25,11 +25,11 @@ class RelayNetwork:
         forbidden: Sequence[str],
         mtu: int = GUEST_MTU,
         connections_max: int = CONNECTIONS_MAX,
-        overlay: str | None = None,
+        overlay: OverlaySide | None = None,
     ) -> None:
         """`mtu` is the guests', in octets; `connections_max` bounds what one guest has open.
 
-        `overlay` names the WireGuard link if this relay is the hub of one.
+        `overlay` is its WireGuard link if this relay is the hub of one.
         """
         self._address = address
         self._public_interface = public_interface

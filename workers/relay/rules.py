@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from workers.domain.names import GATEWAY, GATEWAY6, GUEST_NETWORK6
@@ -18,6 +19,8 @@ from workers.ports import Forwarding
 DEVICE: Final = "guests"
 TUNNEL_PORT: Final = 4789
 TABLE: Final = "spot_relay"
+# Where a host's daemon answers.
+HOST_PORT: Final = 8444
 # Bit offsets behind the UDP header's start: 8 octets UDP, 8 octets VXLAN, then the guest's frame.
 _INNER_SOURCE: Final = "@th,176,48"
 _INNER_TYPE: Final = "@th,224,16"
@@ -36,13 +39,13 @@ def relay_rules(
     *,
     mtu: int = GUEST_MTU,
     connections_max: int = CONNECTIONS_MAX,
-    overlay: str | None = None,
+    overlay: OverlaySide | None = None,
 ) -> str:
     """Render the whole table; loading it again leaves established connections alone.
 
     A host can speak for exactly the guests that are on it: after a move the former host's frames are dropped, as are
     those of a host that somebody has broken out to. `mtu` is the guests', in octets; `connections_max` bounds what one
-    guest has open, each family by itself. Through the link `overlay`, if there is one, hosts reach each other.
+    guest has open, each family by itself. Through `overlay`, if there is one, hosts reach each other.
     """
     side = GuestSide(DEVICE, public_interface, tuple(forbidden), connections_max, mtu)
     return f"""\
@@ -53,15 +56,19 @@ flush set inet {TABLE} owners
 {_add(entries)}
 {side.sets(TABLE)}
 table inet {TABLE} {{
-{_ARRIVING}
-{side.chains("drop", [_between(overlay)] if overlay else [])}
+{_arriving(overlay.arriving() if overlay else [])}
+{overlay.chains() if overlay else ""}
+{side.chains("drop", overlay.passing() if overlay else [])}
 }}
 """
 
 
-_ARRIVING: Final = f"""\
+def _arriving(first: Sequence[str]) -> str:
+    earlier = "\n    ".join(first)
+    return f"""\
   chain arriving {{
     type filter hook input priority filter; policy accept;
+    {earlier}
     udp dport {TUNNEL_PORT} {_INNER_TYPE} 0x0800 \
 ip saddr . {_INNER_SOURCE} . {_INNER_IPV4_SOURCE} @owners counter accept
     udp dport {TUNNEL_PORT} {_INNER_TYPE} 0x86dd {_INNER_IPV6_NETWORK} {_NETWORK6} \
@@ -75,9 +82,38 @@ ip saddr . {_INNER_SOURCE} . {_INNER_ARP_SENDER} @owners counter accept
   }}"""
 
 
-def _between(link: str) -> str:
-    """Let hosts reach each other through the hub, each in its own name, which WireGuard has checked."""
-    return f'iifname "{link}" oifname "{link}" ip saddr {OVERLAY_NETWORK} ip daddr {OVERLAY_NETWORK} counter accept'
+@dataclass(frozen=True)
+class OverlaySide:
+    """The hub's own link of the overlay."""
+
+    link: str
+    callers: tuple[str, ...] = ()
+    """Networks whose machines may call hosts through the hub: the control plane's."""
+
+    def arriving(self) -> list[str]:
+        """Believe no address of the overlay that has not come through a tunnel, where WireGuard has checked it."""
+        return [f'iifname != {{ "lo", "{self.link}" }} ip saddr {OVERLAY_NETWORK} counter drop']
+
+    def passing(self) -> list[str]:
+        """Let hosts reach each other, each in its own name, and the control plane the daemons of all."""
+        into = f'oifname "{self.link}" ip daddr {OVERLAY_NETWORK}'
+        rules = [f'iifname "{self.link}" {into} ip saddr {OVERLAY_NETWORK} counter accept', *self.arriving()]
+        if not self.callers:
+            return rules
+        callers = f"{{ {', '.join(self.callers)} }}"
+        calls = f"ip saddr {callers} {into} tcp dport {HOST_PORT} counter accept"
+        answers = f'iifname "{self.link}" ip daddr {callers} ct state established,related counter accept'
+        return [*rules, calls, answers]
+
+    def chains(self) -> str:
+        """Let callers come in the hub's name: no host needs to know them, or a way to them."""
+        if not self.callers:
+            return ""
+        return f"""\
+  chain calling {{
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "{self.link}" ip saddr {{ {", ".join(self.callers)} }} counter masquerade
+  }}"""
 
 
 def owner_change(before: Forwarding | None, after: Forwarding | None) -> str:

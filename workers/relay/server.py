@@ -21,11 +21,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from workers.domain.errors import BadInput, Unfit
+from workers.domain.errors import BadInput, Refused, Unfit
 from workers.domain.names import RunnerId
+from workers.domain.overlay import Station
 from workers.listener import answer, make_app, read, read_epoch
 from workers.ports import Forwarding
 from workers.relay.forwarding import Table, forget, point, replace_all
+from workers.relay.hub import Hub
 
 ENTRY_LIMIT_BYTES: Final = 4 << 10
 # A full guest network has 65,519 entries of about 200 bytes each.
@@ -35,6 +37,8 @@ FRESH_LIMIT_S: Final = 30.0
 
 _ONE: Final = TypeAdapter(Forwarding)
 _ALL: Final = TypeAdapter(tuple[Forwarding, ...])
+_STATIONS: Final = TypeAdapter(tuple[Station, ...])
+_KEY: Final = TypeAdapter(str)
 _TABLE: Final = TypeAdapter(Table)
 
 
@@ -108,8 +112,8 @@ class Forwarder:
             _save(self._file, after)
 
 
-def make_relay_app(forwarder: Forwarder) -> Starlette:
-    """Return the relay's API, which only the control plane may call."""
+def make_relay_app(forwarder: Forwarder, hub: Hub | None = None) -> Starlette:
+    """Return the relay's API, which only the control plane may call; `hub` is None without an overlay."""
 
     async def show(_: Request) -> Response:
         return answer(_ALL, forwarder.entries)
@@ -130,7 +134,14 @@ def make_relay_app(forwarder: Forwarder) -> Starlette:
         await asyncio.to_thread(forwarder.forget, RunnerId(request.path_params["runner_id"]), read_epoch(request))
         return Response(status_code=204)
 
+    async def admit(request: Request) -> Response:
+        if hub is None:
+            raise Refused("this relay is no hub of an overlay; start it with SPOT_RUNNER_OVERLAY=wireguard")
+        stations = await read(request, _STATIONS, TABLE_LIMIT_BYTES)
+        return answer(_KEY, await asyncio.to_thread(hub.admit, stations))
+
     routes = [
+        Route("/v1/overlay", admit, methods=["PUT"]),
         Route("/v1/forwarding", show, methods=["GET"]),
         Route("/v1/forwarding", hold, methods=["PUT"]),
         Route("/v1/forwarding/{runner_id}", set_one, methods=["PUT"]),

@@ -23,9 +23,10 @@ from workers.domain.job import Job
 from workers.domain.messages import RunnerReport
 from workers.domain.migration import LineSeen, Migration, Role
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
+from workers.domain.overlay import Station
 from workers.domain.runner import Runner, RunnerState
 from workers.ports import Clock
-from workers.store import decisions, schema
+from workers.store import decisions, schema, stations
 from workers.store.connection import Database, insert_missing, insert_once, upsert
 from workers.store.places import insert_events
 from workers.store.rows import EVENTS, FACTS, HOLDS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS
@@ -172,6 +173,28 @@ class SqlStore:
         query = select(holds.c.runner_id, holds.c.ends_at).where(holds.c.ends_at > now)
         with self._database.reading() as connection:
             return {RunnerId(runner_id): ends_at for runner_id, ends_at in connection.execute(query)}
+
+    # ------------------------------------------------------------ the overlay
+
+    def seat(self, host_id: HostId, key: str, endpoint: str | None) -> Station:
+        """Give a host its place on the overlay. Raises `Refused` if the key is another's."""
+        with self._database.writing() as connection:
+            return stations.seat(connection, host_id, key, endpoint)
+
+    def stations(self) -> Mapping[HostId, Station]:
+        """Return every host that has a place and whose machine has not ended."""
+        with self._database.reading() as connection:
+            return stations.living(connection)
+
+    def note_hub(self, key: str, endpoint: str) -> Station:
+        """Write down who the overlay's hub is."""
+        with self._database.writing() as connection:
+            return stations.note_hub(connection, key, endpoint)
+
+    def hub(self) -> Station | None:
+        """Return the overlay's hub, None as long as it was not heard of."""
+        with self._database.reading() as connection:
+            return stations.hub(connection)
 
     # ------------------------------------------------------------ tokens
 

@@ -21,6 +21,7 @@ from workers.domain.job import JOB, Job
 from workers.domain.lifecycle import Lifecycle
 from workers.domain.messages import RunnerReport
 from workers.domain.migration import MIGRATION, Migration
+from workers.domain.overlay import Station
 from workers.domain.runner import RUNNER, Runner
 from workers.store import schema
 
@@ -94,3 +95,4 @@ FACTS: Final = Codec(JobFact, schema.facts)
 EVENTS: Final = Codec(Event, schema.events)
 REPORTS: Final = Codec(RunnerReport, schema.reports)
 HOLDS: Final = Codec(Hold, schema.holds)
+STATIONS: Final = Codec(Station, schema.stations)

@@ -228,6 +228,18 @@ holds: Final = Table(
     Index("ix_holds_ends_at", "ends_at"),
 )
 
+stations: Final = Table(
+    "stations",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("endpoint", Text),
+    # Of two machines with one key or one address each would be sent what is the other's.
+    Index("uq_stations_key", "key", unique=True),
+    Index("uq_stations_address", "address", unique=True),
+)
+
 tokens: Final = Table(
     "tokens",
     METADATA,
