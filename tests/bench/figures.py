@@ -1,11 +1,22 @@
-"""What the benchmark reports: every figure with its samples, medians side by side, and the ratio to the floor."""
+"""What the benchmark reports: every figure with its samples, medians side by side, and ours as a part of the others."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import subprocess
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from statistics import median
+from typing import Any, Final
 
+from rich.console import Console
 from rich.table import Table
+
+console = Console(soft_wrap=True)
+if not console.is_terminal:
+    console.width = 160  # a table in a file is not folded for a screen
+
+OURS: Final = "ours"
 
 
 @dataclass
@@ -16,59 +27,63 @@ class Series:
     """`restore`, `migration`, `cold boot`."""
     figure: str
     unit: str
-    ours: list[float] = field(default_factory=list)
-    floor: list[float] = field(default_factory=list)
-    """The same QEMU by hand; for a migration with TLS, as ours."""
-    plain: list[float] = field(default_factory=list)
-    """By hand without TLS."""
     limit: str = ""
+    samples: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """By side: ours, and what it is compared with."""
 
-    @property
-    def ratio(self) -> float | None:
-        """Ours to the floor, at the median."""
-        if not self.ours or not self.floor or not median(self.floor):
+    def ratio(self, other: str) -> float | None:
+        """Return ours to another side, at the median."""
+        ours, theirs = self.samples.get(OURS), self.samples.get(other)
+        if not ours or not theirs or not median(theirs):
             return None
-        return median(self.ours) / median(self.floor)
+        return median(ours) / median(theirs)
 
 
 @dataclass(frozen=True)
 class Report:
     """One run."""
 
-    qemu: str
     acceleration: str
     load: float
     """The machine's load average when it began: figures of a busy machine say little."""
+    sides: Mapping[str, str]
+    """Side -> its title; ours first, then what it is measured against, then others."""
     series: list[Series]
     notes: list[str]
 
-    def json(self) -> dict[str, object]:
+    @property
+    def measure(self) -> str:
+        """The side that ours is measured against."""
+        return list(self.sides)[1]
+
+    def json(self) -> dict[str, Any]:
         """Return everything, samples included."""
-        rows = [
-            asdict(each) | {"medians": {name: _middle(getattr(each, name)) for name in SIDES}, "ratio": each.ratio}
-            for each in self.series
-        ]
         return {
-            "qemu": self.qemu,
+            "qemu": monitor_version(),
             "acceleration": self.acceleration,
             "load": self.load,
             "notes": self.notes,
-            "series": rows,
+            "series": [self._row(each) for each in self.series],
         }
+
+    def _row(self, each: Series) -> dict[str, Any]:
+        medians = {side: _middle(each.samples.get(side, [])) for side in self.sides}
+        ratios = {side: each.ratio(side) for side in list(self.sides)[1:]}
+        row = {"what": each.what, "figure": each.figure, "unit": each.unit, "limit": each.limit, "medians": medians}
+        return row | {"ratio": ratios[self.measure], "ratios": ratios, "samples": dict(each.samples)}
 
     def table(self) -> Table:
         """Return medians and ratios; the QEMU and the acceleration stand beside every figure."""
         table = Table(title=f"medians; load {self.load:.1f} when it began")
-        for name in ("what", "figure", "ours", "by hand", "by hand, no TLS", "ratio", "wanted", "QEMU"):
+        for name in ("what", "figure", *self.sides.values(), "ratio", "wanted", "QEMU"):
             table.add_column(name, justify="left" if name in {"what", "figure", "wanted", "QEMU"} else "right")
+        version = monitor_version()
         for each in self.series:
-            sides = [_shown(getattr(each, name), each.unit) for name in SIDES]
-            ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
-            table.add_row(each.what, each.figure, *sides, ratio, each.limit, f"{self.qemu}, {self.acceleration}")
+            sides = [_shown(each.samples.get(side, []), each.unit) for side in self.sides]
+            ratio = each.ratio(self.measure)
+            shown = "" if ratio is None else f"{ratio:.2f}"
+            table.add_row(each.what, each.figure, *sides, shown, each.limit, f"{version}, {self.acceleration}")
         return table
-
-
-SIDES = ("ours", "floor", "plain")
 
 
 def _middle(samples: list[float]) -> float | None:
@@ -77,3 +92,9 @@ def _middle(samples: list[float]) -> float | None:
 
 def _shown(samples: list[float], unit: str) -> str:
     return f"{median(samples):.1f} {unit}" if samples else ""
+
+
+def monitor_version() -> str:
+    """Return the version of this machine's QEMU, for example `10.0.2`."""
+    said = subprocess.run(["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True, timeout=20)
+    return said.stdout.split("version ")[1].split()[0]

@@ -1,7 +1,8 @@
 """The floor: the same QEMU with the same machine, driven by hand over its monitor socket, and nothing else.
 
-What it lacks beside ours: confinement (user, namespaces, control group), a tap, the journal, identities for the guest,
-the row and its commit; with `keys=None` also TLS. It looks at QEMU's state every millisecond, as a script would.
+It runs where ours do: the source in one host's network namespace, the target in the other's, through the same packet
+filters. What it lacks: confinement (user, other namespaces, control group), a tap, the journal, identities for the
+guest, the row and its commit; with `keys=None` also TLS. It looks at QEMU's state every millisecond, as a script would.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from guest_agent import wire
+from tests.e2e.engine_rig import EngineHost
 from workers.domain.errors import Bug, Unreachable
 from workers.host.disks import Stock
 from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring, machine_arguments
@@ -37,10 +40,20 @@ class Keys:
     source_subject: str
 
 
+@dataclass(frozen=True)
+class Seat:
+    """Where a QEMU by hand runs, and what it starts from."""
+
+    host: EngineHost
+    stock: Stock
+    directory: Path
+
+
 class ByHand:
     """One QEMU and the connection to its monitor."""
 
-    def __init__(self, stock: Stock, directory: Path, *, fresh: bool) -> None:
+    def __init__(self, seat: Seat, *, fresh: bool) -> None:
+        stock, directory = seat.stock, seat.directory
         directory.mkdir(parents=True, exist_ok=True)
         overlay = stock.open_overlay(directory)
         memory = FreshMemory() if fresh else PackageMemory(stock.memory)
@@ -56,9 +69,8 @@ class ByHand:
             *machine_arguments(stock.machine, wiring),
         ]
         with (directory / "qemu.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=wiring.fds
-            )
+            start = partial(subprocess.Popen, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=wiring.fds)
+            self._process = seat.host.place.call(start, arguments)
         os.close(overlay)
         self._monitor = _connected(monitor)
         self._lines = self._monitor.makefile("rb")
@@ -108,13 +120,7 @@ class ByHand:
 
     def call_agent(self, function: str, *args: object) -> None:
         """Call the guest's agent and wait for its answer."""
-        with _connected(self._directory / "agent") as agent:
-            agent.sendall(wire.encode(wire.Request("bench", function, args)))
-            frames = wire.Frames()
-            while chunk := agent.recv(65536):
-                if any(b'"call":"bench"' in line for line in frames.feed(chunk)):
-                    return
-        raise Unreachable("the agent did not answer")
+        call_agent(self._directory / "agent", function, *args)
 
     def end(self) -> None:
         self._process.kill()
@@ -129,6 +135,17 @@ def until(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > end:
             raise Unreachable(f"not within {LIMIT_S} s: {what}")
         time.sleep(0.001)
+
+
+def call_agent(path: Path, function: str, *args: object) -> bytes:
+    """Call the agent behind this socket, wait for its answer and return it as it came."""
+    with _connected(path) as agent:
+        agent.sendall(wire.encode(wire.Request("bench", function, args)))
+        frames = wire.Frames()
+        while chunk := agent.recv(65536):
+            if answers := [line for line in frames.feed(chunk) if b'"call":"bench"' in line]:
+                return answers[0]
+    raise Unreachable("the agent did not answer")
 
 
 def _connected(path: Path) -> socket.socket:
@@ -147,34 +164,60 @@ def _connected(path: Path) -> socket.socket:
 
 
 @contextmanager
-def restored(stock: Stock, directory: Path, function: str, *args: object) -> Iterator[tuple[ByHand, float]]:
+def restored(seat: Seat, function: str, *args: object) -> Iterator[tuple[ByHand, float]]:
     """Restore a guest; yields it with the milliseconds from the command to the agent's answer to this call."""
-    guest = ByHand(stock, directory, fresh=False)
+    guest = ByHand(seat, fresh=False)
     try:
-        guest.restore(stock.state)
+        guest.restore(seat.stock.state)
         guest.call_agent(function, *args)
         yield guest, (time.monotonic() - guest.began) * 1000
     finally:
         guest.end()
 
 
-def migrate(source: ByHand, stock: Stock, directory: Path, keys: Keys | None) -> dict[str, float]:
-    """Move a running guest with its disk over loopback; return what it took."""
-    target = ByHand(stock, directory, fresh=True)
+@dataclass(frozen=True)
+class Way:
+    """From the source's host to the target's, with TLS or without."""
+
+    source: EngineHost
+    target: EngineHost
+    keys: Keys | None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Let the source's address through the target's packet filter, as for a move of ours."""
+        place, network = self.target.place, self.target.parts.network
+        for port in (MEMORY_PORT, DISK_PORT):
+            place.call(network.admit, port, self.source.address)
+        try:
+            yield
+        finally:
+            for port in (MEMORY_PORT, DISK_PORT):
+                place.call(network.dismiss, port)
+
+
+def migrate(source: ByHand, stock: Stock, directory: Path, way: Way) -> dict[str, float]:
+    """Move a running guest with its disk to the other host; return what it took."""
+    target = ByHand(Seat(way.target, stock, directory), fresh=True)
     try:
-        _listen(target, keys)
-        began = time.monotonic()
-        _mirror(source, keys)
-        _move_memory(source)
-        target.wait("query-status", lambda answer: answer["status"] != "inmigrate")
-        target.execute("cont")
-        total_s = time.monotonic() - began
-        target.execute("nbd-server-stop")
-        stopped_ms = (target.moment("RESUME") - source.moment("STOP")) * 1000
-        sent = source.execute("query-migrate")["ram"]["transferred"] / (1 << 20)
-        return {"total_s": total_s, "stopped_ms": stopped_ms, "commit_ms": 0.0, "memory_mib_sent": sent}
+        with way.opened():
+            return _moved(source, target, way)
     finally:
         target.end()
+
+
+def _moved(source: ByHand, target: ByHand, way: Way) -> dict[str, float]:
+    _listen(target, way)
+    began = time.monotonic()
+    _mirror(source, way)
+    _move_memory(source, way)
+    target.wait("query-status", lambda answer: answer["status"] != "inmigrate")
+    target.execute("cont")
+    total_s = time.monotonic() - began
+    target.execute("nbd-server-stop")
+    stopped_ms = (target.moment("RESUME") - source.moment("STOP")) * 1000
+    sent = source.execute("query-migrate")["ram"]["transferred"] / (1 << 20)
+    return {"total_s": total_s, "stopped_ms": stopped_ms, "commit_ms": 0.0, "memory_mib_sent": sent}
 
 
 def _secure(end: ByHand, directory: Path, endpoint: str, **parameters: str) -> None:
@@ -183,35 +226,35 @@ def _secure(end: ByHand, directory: Path, endpoint: str, **parameters: str) -> N
     end.execute("migrate-set-parameters", tls_creds="tls", **parameters)
 
 
-def _listen(target: ByHand, keys: Keys | None) -> None:
+def _listen(target: ByHand, way: Way) -> None:
     secured: dict[str, object] = {}
     target.capabilities(return_path=True)
-    if keys is not None:
-        target.execute("object-add", qom_type="authz-simple", id="peer", identity=keys.source_subject)
-        _secure(target, keys.target, "server", tls_authz="peer", tls_hostname="")
+    if way.keys is not None:
+        target.execute("object-add", qom_type="authz-simple", id="peer", identity=way.keys.source_subject)
+        _secure(target, way.keys.target, "server", tls_authz="peer", tls_hostname="")
         secured = {"tls_creds": "tls", "tls_authz": "peer"}
-    address = {"type": "inet", "data": {"host": "127.0.0.1", "port": str(DISK_PORT)}}
+    address = {"type": "inet", "data": {"host": way.target.address, "port": str(DISK_PORT)}}
     target.execute("nbd-server-start", addr=address, **secured)
     target.execute("block-export-add", id="disk", type="nbd", node_name="disk", name="disk", writable=True)
-    target.execute("migrate-incoming", uri=f"tcp:127.0.0.1:{MEMORY_PORT}")
+    target.execute("migrate-incoming", uri=f"tcp:{way.target.address}:{MEMORY_PORT}")
 
 
-def _mirror(source: ByHand, keys: Keys | None) -> None:
+def _mirror(source: ByHand, way: Way) -> None:
     secured: dict[str, object] = {}
-    if keys is not None:
-        _secure(source, keys.source, "client", tls_hostname=keys.target_name)
-        secured = {"tls_creds": "tls", "tls_hostname": keys.target_name}
-    server = {"type": "inet", "host": "127.0.0.1", "port": str(DISK_PORT)}
+    if way.keys is not None:
+        _secure(source, way.keys.source, "client", tls_hostname=way.keys.target_name)
+        secured = {"tls_creds": "tls", "tls_hostname": way.keys.target_name}
+    server = {"type": "inet", "host": way.target.address, "port": str(DISK_PORT)}
     source.execute("blockdev-add", node_name="remote", driver="nbd", server=server, export="disk", **secured)
     job = {"job_id": "mirror", "device": "disk", "target": "remote", "sync": "top", "copy_mode": "write-blocking"}
     source.execute("blockdev-mirror", **job)
     source.wait("query-block-jobs", lambda jobs: bool(jobs) and jobs[0]["ready"])
 
 
-def _move_memory(source: ByHand) -> None:
+def _move_memory(source: ByHand, way: Way) -> None:
     source.capabilities(return_path=True, pause_before_switchover=True)
     source.execute("migrate-set-parameters", downtime_limit=30, max_bandwidth=10 << 30)
-    source.execute("migrate", uri=f"tcp:127.0.0.1:{MEMORY_PORT}")
+    source.execute("migrate", uri=f"tcp:{way.target.address}:{MEMORY_PORT}")
     source.wait("query-migrate", lambda answer: answer.get("status") == "pre-switchover")
     source.execute("block-job-cancel", device="mirror")
     source.wait("query-block-jobs", lambda jobs: not jobs)
