@@ -10,6 +10,7 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
 
+@pytest.hookimpl(tryfirst=True)  # else the names of the tests are settled before their groups are
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let microVMs take turns: rehearsals in one process, single engines in another, what needs none beside them."""
     for item in items:
