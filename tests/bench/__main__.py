@@ -22,9 +22,13 @@ def main() -> int:
     wanted.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
     wanted.add_argument("--rounds", type=int, default=5, help="how often everything is measured side by side")
     wanted.add_argument("--cold-rounds", type=int, default=1, help="cold boots take half a minute each")
-    wanted.add_argument("--moves", type=int, metavar="N", help="move one busy guest there and back, N moves in all")
+    wanted.add_argument(
+        "--moves", type=int, metavar="N", help="move one busy guest there and back, N moves in all; 200 take 20 minutes"
+    )
     wanted.add_argument("--virsh", action="store_true", help="move one guest by Debian's libvirt and by ours, in turn")
     options = wanted.parse_args()
+    if options.moves is not None and (options.moves < 1 or options.moves % 2):
+        wanted.error(f"argument --moves: {options.moves} does not bring the guest back; give an even number above 0")
     # Else what was started would stay: guests, namespaces, libvirtd.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was over"))
     if options.moves is not None:

@@ -133,7 +133,7 @@ def run(rounds: int, cold_rounds: int) -> dict[str, Any]:
         for _ in range(cold_rounds):
             bench.boot_once()
         series = [bench.restore, bench.cold, *bench.moved.values()]
-    report = Report(runner.manifest.machine.acceleration, load, SIDES, series, NOTES)
+    report = Report(runner.manifest.machine.acceleration, load, SIDES, (FLOOR,), series, NOTES)
     console.print(report.table())
     for note in NOTES:
         console.print(f"- {note}", style="dim")

@@ -37,6 +37,8 @@ class Sample:
     guest_gap_ms: float | None = None
     clock_lost_ms: float | None = None
     """What of the gap is the guest's clock standing still; the rest it has felt itself."""
+    felt_after_s: float | None = None
+    """How long after the guest stopped the longest gap of its beat ended; below 0: it was before, while memory went."""
     stalled_ms: float = 0.0
     """How long the machine itself stood still in the window of `guest_gap_ms`."""
 
@@ -62,8 +64,23 @@ def sampled(figures: Mapping[str, float]) -> Sample:
 def felt(sample: Sample, beat: Beat, stalls: Sequence[Stall]) -> Sample:
     """Add what the guest felt of it."""
     window = sample.stopped_at - gaps.WINDOW_S / 2, sample.stopped_at + gaps.WINDOW_S / 2
-    gap_ms, lost_ms = gaps.around(beat, sample.stopped_at), beat.lost_ms(beat.in_guest(sample.stopped_at))
-    return replace(sample, guest_gap_ms=gap_ms, clock_lost_ms=round(lost_ms, 1), stalled_ms=stalled_ms(stalls, *window))
+    stopped = beat.in_guest(sample.stopped_at)
+    return replace(
+        sample,
+        guest_gap_ms=gaps.around(beat, sample.stopped_at),
+        clock_lost_ms=round(beat.lost_ms(stopped), 1),
+        felt_after_s=_longest_at(beat, stopped),
+        stalled_ms=stalled_ms(stalls, *window),
+    )
+
+
+def _longest_at(beat: Beat, moment: float) -> float | None:
+    """Return when the longest gap around this moment ended, in seconds after it, to a bucket's length."""
+    place = (moment - beat.began_at) / beat.bucket_s
+    half = round(gaps.WINDOW_S / 2 / beat.bucket_s)
+    near = range(max(0, int(place) - half), min(len(beat.gaps_ms), int(place) + half + 1))
+    longest = max(near, key=lambda bucket: beat.gaps_ms[bucket], default=None)
+    return None if longest is None else round((longest + 1 - place) * beat.bucket_s, 2)
 
 
 def swollen(before: Memory, after: Memory) -> list[str]:

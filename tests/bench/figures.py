@@ -47,14 +47,11 @@ class Report:
     load: float
     """The machine's load average when it began: figures of a busy machine say little."""
     sides: Mapping[str, str]
-    """Side -> its title; ours first, then what it is measured against, then others."""
+    """Side -> its title."""
+    measures: tuple[str, ...]
+    """The sides that ours is measured against; the first decides."""
     series: list[Series]
     notes: list[str]
-
-    @property
-    def measure(self) -> str:
-        """The side that ours is measured against."""
-        return list(self.sides)[1]
 
     def json(self) -> dict[str, Any]:
         """Return everything, samples included."""
@@ -68,21 +65,21 @@ class Report:
 
     def _row(self, each: Series) -> dict[str, Any]:
         medians = {side: _middle(each.samples.get(side, [])) for side in self.sides}
-        ratios = {side: each.ratio(side) for side in list(self.sides)[1:]}
+        ratios = {side: each.ratio(side) for side in self.sides if side != OURS}
         row = {"what": each.what, "figure": each.figure, "unit": each.unit, "limit": each.limit, "medians": medians}
-        return row | {"ratio": ratios[self.measure], "ratios": ratios, "samples": dict(each.samples)}
+        return row | {"ratio": ratios[self.measures[0]], "ratios": ratios, "samples": dict(each.samples)}
 
     def table(self) -> Table:
         """Return medians and ratios; the QEMU and the acceleration stand beside every figure."""
         table = Table(title=f"medians; load {self.load:.1f} when it began")
-        for name in ("what", "figure", *self.sides.values(), "ratio", "wanted", "QEMU"):
+        ratios = [f"to {self.sides[side]}" for side in self.measures]
+        for name in ("what", "figure", *self.sides.values(), *ratios, "wanted", "QEMU"):
             table.add_column(name, justify="left" if name in {"what", "figure", "wanted", "QEMU"} else "right")
         version = monitor_version()
         for each in self.series:
             sides = [_shown(each.samples.get(side, []), each.unit) for side in self.sides]
-            ratio = each.ratio(self.measure)
-            shown = "" if ratio is None else f"{ratio:.2f}"
-            table.add_row(each.what, each.figure, *sides, shown, each.limit, f"{version}, {self.acceleration}")
+            shown = ["" if (ratio := each.ratio(side)) is None else f"{ratio:.2f}" for side in self.measures]
+            table.add_row(each.what, each.figure, *sides, *shown, each.limit, f"{version}, {self.acceleration}")
         return table
 
 

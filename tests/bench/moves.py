@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from socket import socket
@@ -34,7 +34,7 @@ from tests.integration.wires import Place
 from workers.domain.errors import Refused
 from workers.domain.messages import BootOrder, StartOrder
 from workers.domain.migration import MigrationPhase
-from workers.domain.names import guest_address
+from workers.domain.names import MigrationId, guest_address
 from workers.ports import Forwarding
 from workers.rehearsal import gaps, internet
 from workers.rehearsal.gaps import Beat
@@ -56,6 +56,7 @@ QUIET_S = 16.0 + gaps.CLEAR_S
 # The first visits leave what stays: the package's stock, a line in the journal.
 VISITS = 2
 END_LIMIT_S = 180.0
+ABORTED_MAX = 5
 
 
 @dataclass
@@ -69,6 +70,8 @@ class Moving:
     order: BootOrder
     host: str = "a"
     attempts: int = 0
+    aborted: list[str] = field(default_factory=list)
+    """Why a move was given up; the guest stayed where it was."""
 
     def start(self) -> None:
         """Boot it and give it its work."""
@@ -77,13 +80,14 @@ class Moving:
         inside.run(engine.boot(self.order))
         inside.run(engine.start_runner(self.order.runner_id, StartOrder(1, _script())))
 
-    def move(self) -> Sample:
-        """Move it to the other host. Raises `Refused` if the move was aborted."""
+    def move(self) -> Sample | None:
+        """Move it to the other host; None if the move was aborted. Raises `Refused` if too many were."""
         rows, target = self.rig.rows, "b" if self.host == "a" else "a"
         self.attempts += 1
         row = self.rig.begin(self.order, self.host, target, self.attempts)
         if rows.wait(row.id, MigrationPhase.COMMITTED, *END_OF_MOVE).phase is MigrationPhase.ABORTED:
-            raise Refused(f"move {self.attempts} was aborted: {rows.reasons[-2:]}")
+            self._give_up(row.id)
+            return None
         self.order, self.host = replace(self.order, epoch=row.epoch), target
         self._point()
         rows.wait(row.id, *END_OF_MOVE)
@@ -93,6 +97,13 @@ class Moving:
             lambda: "memory_mib_sent" in figures and "resumed_at" in figures, "both sides have said their figures"
         )
         return sampled(figures)
+
+    def _give_up(self, key: MigrationId) -> None:
+        self.rig.settle(self.order.runner_id)
+        self.aborted.append(f"move {self.attempts} ({key}): {'; '.join(self.rig.rows.reasons[-2:])}")
+        console.print(f"  {self.aborted[-1]}")
+        if len(self.aborted) > ABORTED_MAX:
+            raise Refused(f"more than {ABORTED_MAX} moves were aborted; is this machine too busy?")
 
     def belongings(self) -> Belongings:
         return belongings(self.rig, self.relay)
@@ -182,9 +193,9 @@ def run(count: int) -> tuple[Json, bool]:
         with closing(guest):
             console.print("the guest works, and is not moved yet")
             rest(QUIET_S)
-            visits = [_moved(moving) for _ in range(VISITS)]
+            visits = _moved(moving, VISITS)
             before, held = moving.belongings(), moving.memory()
-            samples = [_moved(moving) for _ in range(count)]
+            samples = _moved(moving, count)
             after, holds = moving.belongings(), moving.memory()
             rest(QUIET_S)
             told = _ended(guest)
@@ -193,20 +204,28 @@ def run(count: int) -> tuple[Json, bool]:
         "qemu": monitor_version(),
         "acceleration": acceleration,
         "load": load,
+        "aborted": moving.aborted,
         "grown": grown(before, after) + course.swollen(held, holds),
         "counted": {"before": _counted(before), "after": _counted(after)},
         "memory": {"before": asdict(held), "after": asdict(holds)},
     }
     _show(report)
-    return report, not (report["grown"] or report["work"]["wrong"] or report["connection"]["lost_messages"])
+    wrong = (report["grown"], report["aborted"], report["work"]["wrong"], report["connection"]["lost_messages"])
+    return report, not any(wrong)
 
 
-def _moved(moving: Moving) -> Sample:
-    sample = moving.move()
-    figures = ", ".join(f"{name} {getattr(sample, name):.1f}" for name in ("total_s", "stopped_ms", "commit_ms"))
-    console.print(f"  move {moving.attempts}: {figures}")
-    rest(REST_S)
-    return sample
+def _moved(moving: Moving, count: int) -> list[Sample]:
+    """Move the guest so many times, with rests between."""
+    samples: list[Sample] = []
+    while len(samples) < count:
+        if (sample := moving.move()) is not None:
+            samples.append(sample)
+            figures = ", ".join(
+                f"{name} {getattr(sample, name):.1f}" for name in ("total_s", "stopped_ms", "commit_ms")
+            )
+            console.print(f"  move {moving.attempts}: {figures}")
+        rest(REST_S)
+    return samples
 
 
 def _ended(guest: socket) -> Json:
@@ -240,7 +259,16 @@ def reported(samples: list[Sample], visits: list[Sample], told: Json, pulse: Pul
 
 
 def _show(report: Json) -> None:
-    for name in ("guest_gap_baseline_ms", "consecutive", "memory", "connection", "work", "machine_stalls", "grown"):
+    for name in (
+        "guest_gap_baseline_ms",
+        "consecutive",
+        "memory",
+        "connection",
+        "work",
+        "machine_stalls",
+        "aborted",
+        "grown",
+    ):
         console.print(f"{name}: {report[name]}")
 
 

@@ -137,7 +137,9 @@ def run(rounds: int) -> dict[str, Any]:
             console.print(f"round {number + 1} of {rounds}")
             versus.move_once()
         version = versus.a.version()
-    report = Report(busy.manifest.machine.acceleration, load, SIDES, list(versus.series.values()), NOTES)
+    report = Report(
+        busy.manifest.machine.acceleration, load, SIDES, (VIRSH, SECURED), list(versus.series.values()), NOTES
+    )
     console.print(report.table())
     for note in NOTES:
         console.print(f"- {note}", style="dim")

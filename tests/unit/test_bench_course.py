@@ -37,6 +37,7 @@ def test_the_guest_feels_its_longest_gap_and_what_its_clock_lost() -> None:
     told = felt(sample(60.0, stopped_at=99.0), beat, [Stall(0, 99.5, 0.2), Stall(0, 300.0, 9.0)])
     assert (told.guest_gap_ms, told.clock_lost_ms) == (90.0, 60.0)
     assert told.stalled_ms == 200.0
+    assert told.felt_after_s == 0.1
 
 
 def test_the_twentieth_pause_is_held_against_the_median_of_its_twenty() -> None:
