@@ -18,7 +18,7 @@ from workers.rehearsal import remains
 from workers.rehearsal.places import Places
 from workers.rehearsal.remains import Journal, wait_until
 
-pytestmark = [pytest.mark.guest, pytest.mark.rehearsal, pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(900)]
 
 PROGRAM = Path(sys.executable).parent / "spot-runner"
 UP = "are up"

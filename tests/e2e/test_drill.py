@@ -18,7 +18,7 @@ from workers.rehearsal.drill.interruption import Outcome
 from workers.rehearsal.places import Places
 from workers.rehearsal.remains import Journal
 
-pytestmark = [pytest.mark.guest, pytest.mark.rehearsal, pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(900)]
 
 PROGRAM = Path(sys.executable).parent / "spot-runner"
 LIMIT_S = 800.0
