@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 
+import httpx
 import pytest
 from flask import Flask, Response
 from werkzeug.serving import make_server
@@ -88,6 +89,17 @@ def test_when_everything_is_given_out_there_is_no_capacity(landlord: Landlord) -
             market.launch(A, SPEC, TOLD)
         known = HostId(f"spot-host-{FIRST_HOST}")
         assert market.launch(known, SPEC, TOLD).host_id == known
+
+
+def test_a_market_that_is_sold_out_keeps_what_it_has_rented_and_sells_again_later(landlord: Landlord) -> None:
+    with answering(create_market(landlord)) as url, closing(LocalMarket(url)) as market:
+        market.launch(A, SPEC, TOLD)
+        httpx.put(f"{url}/stock", json={"machines": False}, trust_env=False).raise_for_status()
+        with pytest.raises(NoCapacity, match="sold out"):
+            market.launch(B, SPEC, TOLD)
+        assert market.launch(A, SPEC, TOLD).host_id == A
+        httpx.put(f"{url}/stock", json={"machines": True}, trust_env=False).raise_for_status()
+        assert market.launch(B, SPEC, TOLD).host_id == B
 
 
 @pytest.mark.parametrize(

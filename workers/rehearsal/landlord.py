@@ -24,7 +24,7 @@ from workers.domain.errors import NoCapacity, SpotError
 from workers.domain.names import HostId
 from workers.ports import Instance, InstanceState
 from workers.rehearsal import places as at
-from workers.rehearsal.commands import run
+from workers.rehearsal.commands import run, run_quietly
 from workers.rehearsal.imds import ADDRESS as METADATA
 from workers.rehearsal.imds import PORT as METADATA_PORT
 from workers.rehearsal.imds import write_state
@@ -53,6 +53,8 @@ class Estate:
     environment: Mapping[str, str] = field(default_factory=dict)
     launch_s: float = 1.0
     """How long a machine takes before it is there at all."""
+    disk_mib: int | None = None
+    """How much a machine's own disk holds; None: as much as this machine's."""
 
 
 @dataclass
@@ -87,13 +89,16 @@ class Landlord:
         self._rented: dict[HostId, Rented] = {}
         self._numbers = iter(range(at.LAST_HOST - at.FIRST_HOST + 1))
         self._closing = False
+        self._sells = True
 
     # ------------------------------------------------------------ what a renter may ask
 
     def launch(self, host_id: HostId, user_data: Mapping[str, str]) -> Instance:
-        """Order a machine; the same host gets the same one. Raises `NoCapacity` when every address was given out."""
+        """Order a machine; the same host gets the same one. Raises `NoCapacity` when there is none to sell."""
         with self._changed:
             if host_id not in self._rented:
+                if not self._sells:
+                    raise NoCapacity("the market is sold out")
                 number = next(self._numbers, None)
                 if number is None:
                     raise NoCapacity("every address of the rehearsal's underlay has been given out")
@@ -101,6 +106,11 @@ class Landlord:
                 self._rented[host_id] = Rented(host_id, number, user_data, due_at=due_at)
                 self._changed.notify_all()
             return self._rented[host_id].view
+
+    def sell(self, *, machines: bool) -> None:
+        """Have machines to sell from now on, or none."""
+        with self._changed:
+            self._sells = machines
 
     def instance(self, host_id: HostId) -> Instance | None:
         with self._changed:
@@ -227,6 +237,10 @@ class Landlord:
                 "latest/user-data": json.dumps(dict(rented.user_data)),
             }
             write_state(file, rented.bodies)
+        if self.estate.disk_mib is not None:
+            home = self._home(rented)
+            home.mkdir(parents=True, exist_ok=True)
+            run("mount", "-t", "tmpfs", "-o", f"size={self.estate.disk_mib}m,mode=755", "tmpfs", str(home))
         rented.processes = Processes(self.estate.places.logs, self.journal)
         metadata = (*self.estate.metadata, "--file", str(file))
         service = rented.processes.start(Program(f"{rented.host_id}.metadata", metadata, name))
@@ -239,6 +253,8 @@ class Landlord:
         if rented.processes is not None:
             rented.processes.stop()
         remove_cgroups(rented.host_id)
+        if self.estate.disk_mib is not None:
+            run_quietly("umount", "--lazy", str(self._home(rented)))
         shutil.rmtree(self._home(rented), ignore_errors=True)
         self._metadata_file(rented).unlink(missing_ok=True)
         with self._changed:

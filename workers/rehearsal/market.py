@@ -42,6 +42,11 @@ class NoticeBody(BaseModel):
     seconds: float = Field(ge=0, le=NOTICE_MAX_S)
 
 
+class StockBody(BaseModel):
+    model_config = _STRICT
+    machines: bool
+
+
 class EstateFile(BaseModel):
     """What the rehearsal tells the market's program, as a file."""
 
@@ -91,6 +96,11 @@ def create_market(landlord: Landlord) -> Flask:
     @app.post("/instances/<name>/rebalance")
     def rebalance(name: str) -> Response:
         return _found(known=landlord.rebalance(_host(name)))
+
+    @app.put("/stock")
+    def stock() -> Response:
+        landlord.sell(machines=_read(StockBody).machines)
+        return _nothing()
 
     return app
 

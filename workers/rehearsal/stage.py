@@ -56,6 +56,8 @@ class Terms:
     ready_hosts: int
     job_lock_s: int = JOB_LOCK_S
     """After so many seconds without its runner the simulated GitHub fails a job."""
+    disk_mib: int | None = None
+    """How much a host's own disk holds; None: as much as this machine's."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,14 @@ class Stage:
         """Kill a host's daemon; the machine starts it again."""
         self._ask_market("POST", host_id, "crash")
 
+    def sell(self, *, machines: bool) -> None:
+        """Let the market have machines to sell, or none."""
+        self._ask("PUT", f"{MARKET_URL}/stock", {"machines": machines})
+
     def _ask_market(self, method: str, host_id: HostId, what: str, body: Mapping[str, float] | None = None) -> None:
-        url = f"{MARKET_URL}/instances/{host_id}/{what}"
+        self._ask(method, f"{MARKET_URL}/instances/{host_id}/{what}", body)
+
+    def _ask(self, method: str, url: str, body: Mapping[str, float] | None) -> None:
 
         def ask() -> None:
             with httpx.Client(timeout=MARKET_LIMIT_S, trust_env=False) as client:
@@ -202,7 +210,7 @@ class Stage:
     def _estate(self) -> str:
         environment = {"SPOT_RUNNER_ALLOW_TCG": "true", **self.kit.host_environment}
         daemon, metadata = (self.kit.program, "host"), _python("workers.rehearsal.imds")
-        estate = Estate(self.places, daemon, metadata, environment)
+        estate = Estate(self.places, daemon, metadata, environment, disk_mib=self.terms.disk_mib)
         file = self.places.state / "market.json"
         told = {"estate": TypeAdapter(Estate).dump_python(estate, mode="json")}
         file.write_text(json.dumps({**told, "listen": [str(at.INTERNET_SERVERS), at.MARKET_PORT]}))

@@ -32,6 +32,12 @@ def test_interruptions_differ_among_each_other_and_from_seed_to_seed() -> None:
     assert len({plan.notice_s for plan in plans}) > 50
 
 
+@given(seed=st.integers(), faults=st.sets(st.text(min_size=1), min_size=1, max_size=9), deal=st.integers(0, 5))
+def test_no_fault_comes_again_before_all_have_come(seed: int, faults: set[str], deal: int) -> None:
+    numbers = range(deal * len(faults), (deal + 1) * len(faults))
+    assert {planned(seed, number, (20, 60), tuple(faults)).fault for number in numbers} == faults
+
+
 def test_without_faults_none_is_planned() -> None:
     assert planned(1, 1, (20, 60), ()).fault is None
 

@@ -21,6 +21,9 @@ from workers.rehearsal.theatre import cleared_stage, perform
 
 # Longer than a notice, so that a job that was saved late is not failed by a lock that GitHub does not have.
 JOB_LOCK_S: Final = 120
+# A host's own disk, which can be full; a guest's overlay grows by what its job writes.
+DISK_MIB: Final = 768
+TERMS: Final = Terms(READY_HOSTS, JOB_LOCK_S, DISK_MIB)
 # What is shorter here than where it counts, and how long it is there.
 SHORTENED: Final = {"job_lock_s": {"here": JOB_LOCK_S, "github": 600}}
 
@@ -28,7 +31,7 @@ SHORTENED: Final = {"job_lock_s": {"here": JOB_LOCK_S, "github": 600}}
 def run_drill(options: DrillOptions, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
     """Drill and return the exit status. Raises a `GiveUp`, before anything is started, if it cannot be."""
     screen, tally = screen or Screen(), earlier(options)
-    with cleared_stage(options.name, options.jobs, Terms(READY_HOSTS, JOB_LOCK_S), make_kit, screen) as stage:
+    with cleared_stage(options.name, options.jobs, TERMS, make_kit, screen) as stage:
 
         def play(pulse: Pulse) -> bool:
             with watched_copies(stage.kit.look_at_copies) as doubles:

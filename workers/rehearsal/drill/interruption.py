@@ -54,9 +54,17 @@ def planned(seed: int, number: int, notice_s: tuple[float, float], faults: Seque
         number=number,
         delay_s=round(chance.uniform(0, DELAY_MAX_S), 2),
         notice_s=round(chance.uniform(*notice_s), 1),
-        fault=chance.choice(sorted(faults)) if faults else None,
+        fault=_dealt(seed, number, faults) if faults else None,
         choice=chance.random(),
     )
+
+
+def _dealt(seed: int, number: int, faults: Sequence[str]) -> str:
+    """Deal the faults like cards: none comes a second time before all have come."""
+    deal, place = divmod(number, len(faults))
+    cards = sorted(faults)
+    random.Random(f"{seed}/deal/{deal}").shuffle(cards)  # noqa: S311 it chooses an order, nothing secret
+    return cards[place]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,12 @@ from workers.domain.errors import Unreachable
 from workers.domain.events import Happening
 from workers.domain.host import HostState
 from workers.domain.labels import SERVED
-from workers.domain.migration import Migration
+from workers.domain.migration import Migration, MigrationPhase
 from workers.domain.names import HostId
 from workers.domain.runner import RunnerState
-from workers.rehearsal.drill.faults import FAULTS, PHASES, Saboteur, phase_of
+from workers.rehearsal.drill.faults import WITH_NOTICE, phase_of, planter_at_phase
 from workers.rehearsal.drill.interruption import Interruption, Outcome, Plan, blamed, planned, worst
+from workers.rehearsal.drill.saboteur import Escaped, Saboteur
 from workers.rehearsal.drill.tally import Tally
 from workers.rehearsal.drill.why import Case, needs_words, why
 from workers.rehearsal.follow import has_ended
@@ -71,7 +73,7 @@ class Drill:
         self.watch = Watch(stage, screen, tells_events=False)
         self.saboteur = Saboteur(stage)
         self.planted: set[int] = set()
-        """Numbers of the interruptions whose fault was planted; a move may be over before its fault's phase is seen."""
+        """Numbers of the interruptions whose fault was planted; a phase may be over before anybody has seen it."""
         self.jobs: list[int] = []
         """The first attempt of each job that has not been counted yet."""
         self.pending: list[Interruption] = []
@@ -107,24 +109,35 @@ class Drill:
         host = HostId(plan.chosen(sorted(set(hosts) & set(self._hosts_at_work())) or sorted(hosts)))
         done = Interruption(plan, host, time.time(), self._jobs_on(host))
         self.pending.append(done)
-        self.stage.take_away(host, plan.notice_s)
         and_more = f", and {plan.fault}" if plan.fault else ""
         told = f"{plan.number + 1} of {self.options.count}: {host} is taken back in {plan.notice_s:.0f} s{and_more}"
         self.screen.line(told)
-        if plan.fault:
-            self._plant(done, plan.fault)
+        phase = phase_of(plan.fault) if plan.fault else None
+        if plan.fault and phase is None:
+            WITH_NOTICE[plan.fault](self.saboteur, host, plan.notice_s)
+            self.planted.add(plan.number)
+        self.stage.take_away(host, plan.notice_s)
+        if plan.fault and phase is not None:
+            self._plant(done, plan.fault, phase)
         self._settle(done)
 
-    def _plant(self, done: Interruption, fault: str) -> None:
-        """Wait until a move off the host reaches the fault's phase, and plant it; a move that was quicker escapes."""
-        end, wanted = time.monotonic() + done.plan.notice_s, phase_of(fault)
-        while time.monotonic() < end:
-            rows = [row for row in self.stage.store.migrations.open() if row.source_id == done.host]
-            if row := next((row for row in rows if PHASES.index(wanted) <= _reached(row)), None):
-                FAULTS[fault.partition("@")[0]](self.saboteur, row)
-                self.planted.add(done.plan.number)
+    def _plant(self, done: Interruption, fault: str, phase: MigrationPhase) -> None:
+        """Wait until a move off the host is in the fault's phase, and plant it; no other phase will do."""
+        end = time.monotonic() + done.plan.notice_s
+        while time.monotonic() < end and not self._is_over(done):
+            rows = self.stage.store.migrations.open()
+            row = next((row for row in rows if row.source_id == done.host and row.phase is phase), None)
+            if row is not None:
+                with suppress(Escaped):
+                    planter_at_phase(fault)(self.saboteur, row)
+                    self.planted.add(done.plan.number)
                 return
             self.watch.pause(PHASE_INTERVAL_S)
+
+    def _is_over(self, done: Interruption) -> bool:
+        """Say whether nothing can leave the host any more."""
+        host = self.stage.store.hosts.get(HostId(done.host))
+        return host is None or host.state in {HostState.TERMINATING, HostState.TERMINATED}
 
     def _wait_work(self) -> list[str]:
         end = time.monotonic() + AT_WORK_LIMIT_S
@@ -274,7 +287,7 @@ def steps_of(work_s: float) -> tuple[tuple[str, str], ...]:
     return (
         ("Clone and connect", f"{CLONE} && {BEGIN}"),
         (f"Write {DISK_MIB} MiB", f"python3 job/disk.py write figures {DISK_MIB}"),
-        (WORK_STEP, f"python3 job/work.py {work_s}"),
+        (WORK_STEP, f"python3 job/work.py {work_s} figures/bell"),
         ("Read them again", f"python3 job/disk.py verify figures {DISK_MIB}"),
         ("Say what was seen", "python3 job/end.py figures"),
     )
@@ -286,10 +299,6 @@ def outcome_of(job: Json, host: str, *, is_blamed: bool) -> Outcome:
         was_parked = any(move["source"] == host and move["target"] is None for move in job["migrations"])
         return Outcome.PARKED if was_parked else Outcome.SURVIVED
     return Outcome.RERUN if job["conclusion"] == "success" else Outcome.LOST
-
-
-def _reached(row: Migration) -> int:
-    return PHASES.index(row.phase) if row.phase in PHASES else -1
 
 
 def _is_at_work(attempt: Json) -> bool:

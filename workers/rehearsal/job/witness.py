@@ -2,7 +2,8 @@
 
 A message is `<number> <last number that was echoed>`, an echo is `<number> <Unix time at the server>`. Gaps are read
 off the server's clock, since a guest's own stands still while the guest does: a gap is what lies between two messages
-that each confirm a new echo, so it covers the way there and the way back.
+that each confirm a new echo, so it covers the way there and the way back. An echo with a third word is the bell:
+whoever works as long as he is let finds it in the file `bell`.
 
 Both are one process that reads echoes only when it is awake anyway: every change between processes throws away what an
 emulated processor has translated, and the job is to be disturbed as little as can be.
@@ -25,6 +26,7 @@ CONNECT_LIMIT_S = 30.0
 LAST_ECHO_LIMIT_S = 20.0
 GAP_BUCKET_S = 0.1
 CLOCK_BUCKET_S = 0.5
+BELL = "bell"
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Conversation:
     doubled: int = 0
     last_echo: int = -1
     rest: bytes = b""
+    is_rung: bool = False
 
     def speak(self, connection: socket.socket) -> None:
         """Send the next message."""
@@ -79,7 +82,8 @@ class Conversation:
             self.hear(line)
 
     def hear(self, line: bytes) -> None:
-        number, server_at = line.split()
+        number, server_at, *bell = line.split()
+        self.is_rung = self.is_rung or bool(bell)
         if int(number) in self.arrived_at:
             self.doubled += 1
         self.arrived_at[int(number)] = float(server_at)
@@ -116,8 +120,11 @@ def accompany(connection: socket.socket, talk: Conversation, beat: Beat, stop: P
     while True:
         time.sleep(BEAT_S)
         now = time.monotonic()
-        if beat.note(now) and stop.exists():
-            return broken or last_echoes(connection, talk)
+        if beat.note(now):
+            if talk.is_rung:
+                (stop.parent / BELL).touch()
+            if stop.exists():
+                return broken or last_echoes(connection, talk)
         if broken is None and now >= speaks_at:
             speaks_at = max(speaks_at + MESSAGE_INTERVAL_S, now)
             try:
