@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from workers.rehearsal.job import disk, witness
+from workers.rehearsal import internet
+from workers.rehearsal.job import disk, witness, work
 from workers.rehearsal.job.witness import Beat, Conversation
+from workers.rehearsal.remains import wait_until
 
 LIMIT_S = 20.0
 
@@ -125,3 +130,38 @@ def test_a_file_that_became_shorter_is_seen(tmp_path: Path) -> None:
     (tmp_path / "random").write_bytes(b"short")
     (tmp_path / "random.sha256").write_text("f9b0078b5df596d2ea19010c001bbd009e651de2c57e8fb7e355f31eb9d3f739")
     assert not disk.verify(tmp_path, 128)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def test_whoever_works_as_long_as_he_is_let_hears_the_bell_over_the_jobs_connection(tmp_path: Path) -> None:
+    port = free_port()
+    echo = subprocess.Popen([sys.executable, "-m", internet.__name__, "--listen", f"127.0.0.1:{port}"])
+    listening = threading.Thread(target=witness.main, args=("127.0.0.1", str(port), tmp_path))
+    try:
+        assert wait_until(lambda: accepts_here(port), LIMIT_S)
+        listening.start()
+        worked = threading.Thread(target=work.work, args=(LIMIT_S * 6, tmp_path / witness.BELL))
+        worked.start()
+        assert not (tmp_path / witness.BELL).exists()
+
+        def has_rung() -> bool:
+            echo.send_signal(internet.BELL)
+            return not worked.is_alive()
+
+        assert wait_until(has_rung, LIMIT_S)
+    finally:
+        (tmp_path / "stop").touch()
+        listening.join(LIMIT_S)
+        echo.kill()
+        echo.wait(LIMIT_S)
+    assert json.loads((tmp_path / "witness.json").read_text())["connection"]["survived"]
+
+
+def accepts_here(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False

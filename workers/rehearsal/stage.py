@@ -178,6 +178,10 @@ class Stage:
         """Let the market have machines to sell, or none."""
         self._ask("PUT", f"{MARKET_URL}/stock", {"machines": machines})
 
+    def end_work(self) -> None:
+        """Tell every job that works as long as it is let to come to its end; those that do not listen yet miss it."""
+        self.processes.named("echo").child.send_signal(internet.BELL)
+
     def _ask_market(self, method: str, host_id: HostId, what: str, body: Mapping[str, float] | None = None) -> None:
         self._ask(method, f"{MARKET_URL}/instances/{host_id}/{what}", body)
 

@@ -5,10 +5,12 @@ jobs kept at work ──▶ a host chosen ──▶ notice (and a fault) ──�
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +38,7 @@ Json = dict[str, Any]
 
 WORK_STEP: Final = "Work"
 DISK_MIB: Final = 16
+WORK_SHARES: Final = (0.5, 1.5)
 # The shortest phases last some tens of milliseconds.
 PHASE_INTERVAL_S: Final = 0.005
 # Both a warm spare and room for all guests of the one that is taken.
@@ -56,7 +59,7 @@ class DrillOptions:
     faults: tuple[str, ...] = ()
     jobs: int = 2
     work_s: float = 60.0
-    """How long each job works between its first and its last steps."""
+    """How long a job works on average between its first and its last steps; the drill's end is its end too."""
     seed: int = 0
     json: Path | None = None
 
@@ -74,6 +77,8 @@ class Drill:
         self.saboteur = Saboteur(stage)
         self.planted: set[int] = set()
         """Numbers of the interruptions whose fault was planted; a phase may be over before anybody has seen it."""
+        self.chance = random.Random(f"{options.seed}/jobs")  # noqa: S311 it chooses how long jobs work, nothing secret
+        self.needs_jobs = True
         self.jobs: list[int] = []
         """The first attempt of each job that has not been counted yet."""
         self.pending: list[Interruption] = []
@@ -89,8 +94,10 @@ class Drill:
         self.screen.webhook_at = time.time()
         over = {one["number"] for one in self.tally.interruptions}
         try:
-            for number in sorted(set(range(self.options.count)) - over):
-                self._interrupt(planned(self.options.seed, number, self.options.notice_s, self.options.faults))
+            numbers = sorted(set(range(self.options.count)) - over)
+            for number in numbers:
+                plan = planned(self.options.seed, number, self.options.notice_s, self.options.faults)
+                self._interrupt(plan, is_last=number == numbers[-1])
             self._end_jobs()
         except Unreachable:
             self._say_what_stands()
@@ -103,9 +110,10 @@ class Drill:
 
     # ------------------------------------------------------------ one interruption
 
-    def _interrupt(self, plan: Plan) -> None:
+    def _interrupt(self, plan: Plan, *, is_last: bool) -> None:
         hosts = self._wait_work()
         self._look_until(time.monotonic() + plan.delay_s)
+        self.needs_jobs = not is_last
         host = HostId(plan.chosen(sorted(set(hosts) & set(self._hosts_at_work())) or sorted(hosts)))
         done = Interruption(plan, host, time.time(), self._jobs_on(host))
         self.pending.append(done)
@@ -193,14 +201,16 @@ class Drill:
     def _keep_jobs(self) -> None:
         """Count the jobs that have ended, and queue others in their place."""
         self._count_ended()
-        if missing := self.options.jobs - len(self.jobs):
-            github, steps = self.stage.github, steps_of(self.options.work_s)
-            self.jobs += self.stage.in_internet(lambda: github.start_jobs(REPOSITORY, [SERVED], steps, count=missing))
+        for _ in range(self.options.jobs - len(self.jobs) if self.needs_jobs else 0):
+            # They do not end together, so that there always is one at work.
+            steps = steps_of(self.options.work_s * self.chance.uniform(*WORK_SHARES))
+            self.jobs += self.stage.in_internet(partial(self.stage.github.start_jobs, REPOSITORY, [SERVED], steps))
 
     def _end_jobs(self) -> None:
         end = time.monotonic() + JOBS_LIMIT_S
         with self.screen.waiting("waiting until the last jobs have ended"):
             while self.pending or self.jobs:
+                self.stage.end_work()
                 self._count_ended()
                 self.watch.look_once(end, f"{len(self.jobs)} jobs have not ended")
 
@@ -287,7 +297,7 @@ def steps_of(work_s: float) -> tuple[tuple[str, str], ...]:
     return (
         ("Clone and connect", f"{CLONE} && {BEGIN}"),
         (f"Write {DISK_MIB} MiB", f"python3 job/disk.py write figures {DISK_MIB}"),
-        (WORK_STEP, f"python3 job/work.py {work_s} figures/bell"),
+        (WORK_STEP, f"python3 job/work.py {work_s:.1f} figures/bell"),
         ("Read them again", f"python3 job/disk.py verify figures {DISK_MIB}"),
         ("Say what was seen", "python3 job/end.py figures"),
     )

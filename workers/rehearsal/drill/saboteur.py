@@ -20,7 +20,6 @@ from workers.domain.names import HostId
 from workers.rehearsal import places as at
 from workers.rehearsal.commands import run
 from workers.rehearsal.drill.wires import Wires
-from workers.rehearsal.internet import BELL
 from workers.rehearsal.stage import Stage
 
 # Long enough for every time limit of the protocol to pass, short enough for a notice of 20 s.
@@ -246,7 +245,7 @@ class Saboteur:
 
     def end_jobs(self, _row: Migration) -> None:
         """Every job is told to come to its end now."""
-        self.stage.processes.named("echo").child.send_signal(BELL)
+        self.stage.end_work()
 
 
 def _known(host_id: HostId | None) -> HostId:
