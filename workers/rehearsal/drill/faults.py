@@ -53,6 +53,8 @@ WITH_NOTICE: Final[Mapping[str, Callable[[Saboteur, HostId, float], None]]] = {
     "control_far": Saboteur.part_control,
     "redis_gone_first": Saboteur.stop_redis_first,
 }
+# Of those, the ones by which every host is taken away, with its jobs.
+TAKES_ALL: Final = frozenset({"no_target"})
 NAMES: Final = (*FAULTS, *OF_ONE_PHASE, *WITH_NOTICE)
 
 

@@ -21,7 +21,7 @@ from workers.domain.labels import SERVED
 from workers.domain.migration import Migration, MigrationPhase
 from workers.domain.names import HostId
 from workers.domain.runner import RunnerState
-from workers.rehearsal.drill.faults import WITH_NOTICE, phase_of, planter_at_phase
+from workers.rehearsal.drill.faults import TAKES_ALL, WITH_NOTICE, phase_of, planter_at_phase
 from workers.rehearsal.drill.interruption import Interruption, Outcome, Plan, blamed, planned, worst
 from workers.rehearsal.drill.saboteur import Escaped, Saboteur
 from workers.rehearsal.drill.tally import Tally
@@ -115,7 +115,7 @@ class Drill:
         self._look_until(time.monotonic() + plan.delay_s)
         self.needs_jobs = not is_last
         host = HostId(plan.chosen(sorted(set(hosts) & set(self._hosts_at_work())) or sorted(hosts)))
-        done = Interruption(plan, host, time.time(), self._jobs_on(host))
+        done = Interruption(plan, host, time.time(), self._jobs_on(None if plan.fault in TAKES_ALL else host))
         self.pending.append(done)
         and_more = f", and {plan.fault}" if plan.fault else ""
         told = f"{plan.number + 1} of {self.options.count}: {host} is taken back in {plan.notice_s:.0f} s{and_more}"
@@ -184,8 +184,10 @@ class Drill:
         ready = {host.id for host in store.hosts.open() if host.state is HostState.READY}
         return sorted({str(runner.host_id) for runner in busy if runner.host_id in ready})
 
-    def _jobs_on(self, host: HostId) -> tuple[int, ...]:
-        names = {runner.id for runner in self.stage.store.runners_on(host) if runner.state is RunnerState.BUSY}
+    def _jobs_on(self, host: HostId | None) -> tuple[int, ...]:
+        """Return the jobs on a host; None: on any."""
+        runners = self.stage.store.runners.open() if host is None else self.stage.store.runners_on(host)
+        names = {runner.id for runner in runners if runner.state is RunnerState.BUSY}
         return tuple(first for first in self.jobs if self._attempts(first)[-1]["runner_name"] in names)
 
     def _attempts(self, first: int) -> list[Json]:

@@ -225,8 +225,9 @@ class Saboteur:
         self.stage.sell(machines=False)
         self._later(notice_s, partial(self.stage.sell, machines=True))
         for other in self.stage.store.hosts.open():
-            if other.id != host and other.state is not HostState.REQUESTED:
-                self.stage.take_away(other.id, notice_s)
+            if other.id != host:
+                with suppress(Unreachable):  # the market does not know it yet, or any more
+                    self.stage.take_away(other.id, notice_s)
 
     def notify_twice(self, row: Migration) -> None:
         """The notice comes again, for a host that is leaving already."""
