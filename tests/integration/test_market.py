@@ -17,6 +17,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from workers.rehearsal import remains
+from workers.rehearsal.drill.saboteur import fill_up
 from workers.rehearsal.landlord import Estate
 from workers.rehearsal.places import Places
 from workers.rehearsal.processes import Processes, Program
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.root
 URL = "http://198.18.0.10:8700"
 SPEC = {"vcpus": 2, "memory_mib": 2048, "disk_mib": 4096}
 LIMIT_S = 20.0
+DISK_MIB = 16
 # It is in a control group as a microVM would be, ignores SIGTERM, and has a child like itself in another session.
 STUBBORN = """
 GROUPS = "/sys/fs/cgroup/pids", "/sys/fs/cgroup"
@@ -64,7 +66,8 @@ class Market:
         self.journal = Journal(places.journal)
         Topology(places, self.journal).build()
         python = sys.executable
-        estate = Estate(places, (python, "-c", STUBBORN), (python, "-m", "workers.rehearsal.imds"), launch_s=0.2)
+        daemon, metadata = (python, "-c", STUBBORN), (python, "-m", "workers.rehearsal.imds")
+        estate = Estate(places, daemon, metadata, launch_s=0.2, disk_mib=DISK_MIB)
         file = places.run / "market.json"
         body = {"estate": TypeAdapter(Estate).dump_python(estate, mode="json"), "listen": ["198.18.0.10", 8700]}
         file.write_text(json.dumps(body))
@@ -171,6 +174,20 @@ def test_a_notice_is_served_at_once_and_ends_every_process_at_its_deadline(marke
     assert market.state("h-c") == "running", "the deadline is not over"
     market.wait_state("h-c", "terminated")
     assert gone(market, "h-c", programs)
+
+
+def test_a_machines_own_disk_can_be_full_and_goes_with_it(market: Market) -> None:
+    market.running("h-s")
+    market.running("h-s2")
+    home = market.home("h-s")
+    fill_up(home / "filler")
+    with pytest.raises(OSError, match="No space left"):
+        (home / "more").write_bytes(bytes(1 << 20))
+    (market.home("h-s2") / "another").write_bytes(bytes(1 << 20))
+    market.ask("DELETE", "/instances/h-s")
+    market.wait_state("h-s", "terminated")
+    assert not [point for point in remains.mounts(market.places) if point == str(home)]
+    assert not home.exists()
 
 
 def test_a_daemon_that_ends_by_itself_is_started_again(market: Market) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from workers.domain.errors import Unreachable
@@ -179,8 +180,7 @@ class Saboteur:
         """The target's disk is full."""
         filler = self.stage.places.state / _known(row.target_id) / FILLER
         self._later(CUT_S, partial(filler.unlink, missing_ok=True))
-        with filler.open("wb", buffering=0) as file:
-            _fill(file.fileno())
+        fill_up(filler)
 
     def lock_store(self, _row: Migration) -> None:
         """Somebody holds the database: nobody can write."""
@@ -255,11 +255,12 @@ def _known(host_id: HostId | None) -> HostId:
     return host_id
 
 
-def _fill(file: int) -> None:
-    """Write until nothing more fits."""
+def fill_up(filler: Path) -> None:
+    """Let a file grow until nothing more fits on its disk."""
     try:
-        while True:
-            os.write(file, bytes(FILLER_STEP))
+        with filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(FILLER_STEP))
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
