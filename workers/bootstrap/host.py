@@ -118,6 +118,7 @@ async def _serve(
         group.create_task(keep_renewed(control.renew, host_id, directory))
         group.create_task(watcher.watch(settings.notice_interval_s))
         group.create_task(beating.readiness.prove())
+        group.create_task(engine.tend())
 
 
 def _network(settings: HostSettings, told: UserData, address: str, tunnels: Tunnels | None) -> HostNetwork:

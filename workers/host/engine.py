@@ -22,7 +22,7 @@ from typing import Final
 
 import structlog
 
-from workers.domain.errors import BadInput, Refused, TryLater
+from workers.domain.errors import BadInput, Refused, SpotError, TryLater
 from workers.domain.messages import BootOrder, MoveOrder, RunnerReport, StartOrder
 from workers.domain.migration import Ports
 from workers.domain.names import MigrationId, PackageDigest, RunnerId
@@ -42,6 +42,9 @@ __all__ = ["Engine", "EngineParts"]
 
 # Names become directories and control groups.
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+# A guest that waits for room on the disk has lost that much time at most when there is some.
+TEND_INTERVAL_S: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -156,6 +159,23 @@ class Engine:
     def reports(self) -> tuple[RunnerReport, ...]:
         """Return what is known of every microVM here, those that have ended and were not stopped yet included."""
         return tuple(microvm.report() for microvm in self._microvms.values())
+
+    async def tend(self) -> None:
+        """Let guests that found this host's disk full go on once there is room, for ever."""
+        while True:
+            await asyncio.sleep(TEND_INTERVAL_S)
+            for runner_id in list(self._microvms):
+                async with self._turn(runner_id):
+                    await self._tend(runner_id)
+
+    async def _tend(self, runner_id: RunnerId) -> None:
+        microvm = self._microvms.get(runner_id)
+        if microvm is None or runner_id in self._moves:
+            return
+        try:
+            await microvm.go_on()
+        except SpotError as error:
+            log.info("guest_not_tended", runner=runner_id, because=str(error))
 
     # ------------------------------------------------------------ restarts
 

@@ -43,6 +43,8 @@ CALL_LIMIT_S: Final = 5.0
 # Right after a boot QEMU may be taking its first look at all memory, during which the guest stands still.
 START_RUNNER_LIMIT_S: Final = 8.0
 STATUS_INTERVAL_S: Final = 1.0
+# QEMU's word for a guest that it has stopped because a write found no room.
+DISK_FULL: Final = "io-error"
 # A plan is made within a second of a notice, from what was measured before; measuring takes some milliseconds.
 MEASURE_INTERVAL_S: Final = 10.0
 
@@ -142,6 +144,15 @@ class Microvm:
         at = await self.qemu.run()
         self.is_standing_still = False
         return at
+
+    async def go_on(self) -> None:
+        """Let the guest run again if its monitor has stopped it at a disk that was full; it tries that write again.
+
+        Only for a guest that is owned and has no part in a migration: nobody else's pause is ended by it.
+        """
+        if self.entry.standing is Standing.OWNED and not self.has_ended and await self.qemu.status() == DISK_FULL:
+            log.warning("guest_stood_at_full_disk", runner=self.entry.runner_id)
+            await self.run()
 
     async def wake(self) -> None:
         """Make a restored guest somebody of its own; returns when its agent has answered."""
