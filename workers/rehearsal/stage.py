@@ -59,6 +59,11 @@ class Terms:
     disk_mib: int | None = None
     """How much a host's own disk holds; None: as much as this machine's."""
 
+    @property
+    def park_limit_s(self) -> float:
+        """How long a parked job may stand still."""
+        return self.job_lock_s * PARK_PART
+
 
 @dataclass(frozen=True)
 class Kit:
@@ -246,7 +251,7 @@ class Stage:
             "RELAY_ADDRESS": at.RELAY_UNDERLAY,
             "PACKAGE": self.kit.package,
             "READY_HOSTS": self.terms.ready_hosts,
-            "PARK_LIMIT_S": self.terms.job_lock_s * PARK_PART,
+            "PARK_LIMIT_S": self.terms.park_limit_s,
         }
         return {f"SPOT_RUNNER_{name}": str(value) for name, value in told.items()}
 

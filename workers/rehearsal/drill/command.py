@@ -25,7 +25,10 @@ JOB_LOCK_S: Final = 120
 DISK_MIB: Final = 768
 TERMS: Final = Terms(READY_HOSTS, JOB_LOCK_S, DISK_MIB)
 # What is shorter here than where it counts, and how long it is there.
-SHORTENED: Final = {"job_lock_s": {"here": JOB_LOCK_S, "github": 600}}
+SHORTENED: Final = {
+    "job_lock_s": {"here": TERMS.job_lock_s, "github": 600},
+    "park_limit_s": {"here": TERMS.park_limit_s, "default": 510},
+}
 
 
 def run_drill(options: DrillOptions, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
