@@ -22,11 +22,22 @@ pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.timeout(900)]
 
 PROGRAM = Path(sys.executable).parent / "spot-runner"
 LIMIT_S = 800.0
-COUNT = 4
 # Longer than a move takes, even one that is tried again on a slow machine: what is not needed of it costs nothing.
-NOTICE_S = "90"
-# What the commit must outlive: either daemon's end, everybody's in between, and hints that are gone.
-FAULTS = "source_daemon_killed@committed,target_daemon_killed@copying,control_killed@copying,redis_flushed@receiving"
+NOTICE_S = "60"
+# Each comes once, in phases that last long enough to be seen.
+FAULTS = (
+    "source_daemon_killed@committed",
+    "target_daemon_killed@copying",
+    "target_monitor_killed@copying",
+    "control_killed@copying",
+    "redis_flushed@copying",
+    "relay_restarted@copying",
+    "hosts_reset@copying",
+    "target_disk_full@copying",
+    "jobs_end@copying",
+    "no_target",
+)
+COUNT = len(FAULTS)
 
 
 @pytest.fixture
@@ -40,7 +51,7 @@ def places() -> Iterator[Places]:
 
 def test_jobs_come_through_what_goes_wrong_as_it_is_written_down(places: Places, tmp_path: Path) -> None:
     report, output = tmp_path / "report.json", tmp_path / "drill.log"
-    options = ["--count", str(COUNT), "--notice-seconds", NOTICE_S, "--faults", FAULTS, "--json", str(report)]
+    options = ["--count", str(COUNT), "--notice-seconds", NOTICE_S, "--faults", ",".join(FAULTS), "--json", str(report)]
     with output.open("wb") as file:
         command: list[str | Path] = [PROGRAM, "drill", "--name", places.name, *options]
         done = subprocess.run(
