@@ -90,6 +90,9 @@ def demo(  # noqa: PLR0913 - each is an option of the command
     no_cold_boot: Annotated[
         bool, typer.Option("--no-cold-boot", help="Do not measure a boot without a snapshot; saves a minute.")
     ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Every second host is another cloud's, behind a NAT; all use WireGuard.")
+    ] = False,
     name: Annotated[str, typer.Option(help="Rehearsals with different names can run at once.")] = "spot",
 ) -> None:
     """Play the whole service on this machine: a job runs, its host is taken away, the job survives."""
@@ -110,6 +113,7 @@ def demo(  # noqa: PLR0913 - each is an option of the command
         seed=seed,
         tests=tests or TESTS,
         cold_boot=not no_cold_boot,
+        overlay=overlay,
     )
     raise typer.Exit(run_demo(options))
 

@@ -53,6 +53,11 @@ def link_name(owner: str) -> str:
     return "wg" + hashlib.sha256(owner.encode()).hexdigest()[: LINK_NAME_MAX - 2]
 
 
+def control_socket(link: str) -> Path:
+    """Return where wireguard-go takes orders for this link."""
+    return SOCKETS / f"{link}.sock"
+
+
 class Wireguard:
     """One link, in the network namespace of the calling thread. Raises `Unfit` if this machine has neither kind."""
 
@@ -140,7 +145,7 @@ class Wireguard:
             self._child.poll()  # else its remains would stay with us
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as attempt:
             attempt.settimeout(COMMAND_LIMIT_S)
-            return attempt.connect_ex(str(SOCKETS / f"{self.name}.sock")) == 0
+            return attempt.connect_ex(str(control_socket(self.name))) == 0
 
     # ------------------------------------------------------------ its key
 

@@ -119,7 +119,7 @@ class World:
         }
 
     def hub_peers(self) -> set[str]:
-        link = link_name(f"relay in {self.relay_home}")
+        link = link_name(str(self.relay_home))
         try:
             return set(self.relay.call(run, "wg", "show", link, "peers").split())
         except subprocess.CalledProcessError:  # there is no such link

@@ -134,7 +134,7 @@ def test_a_daemon_that_starts_again_has_its_place_and_its_peers(world: World) ->
 
 
 def test_a_relay_that_starts_again_lets_in_whom_it_had(world: World) -> None:
-    link = link_name(f"relay in {world.relay_home}")
+    link = link_name(str(world.relay_home))
     before = world.hub_peers()
     world.relay.ip("link", "delete", link)
     with process(world.relay, world.home / "relay-again.log", *CLI, "relay", **world.relay_settings(8446)):

@@ -92,7 +92,16 @@ EVENTS = [
 
 def test_the_report_has_exactly_the_promised_keys() -> None:
     told = report(seen(attempt(said=figures()), events=EVENTS, migrations=[moved()], interrupted=True))
-    assert set(told) == {"verdict", "accel", "jobs", "cold_boot_s", "job_lock_s", "machine", "leftovers"}
+    assert set(told) == {
+        "verdict",
+        "accel",
+        "jobs",
+        "cold_boot_s",
+        "job_lock_s",
+        "machine",
+        "leftovers",
+        "tunnelled_mib",
+    }
     assert set(told["jobs"][0]) == {
         "conclusion", "steps_run", "steps_rerun", "queue_to_start_s", "stages_s", "migrations", "connection",
         "disk_sha256_ok",

@@ -22,7 +22,7 @@ def run_relay(settings: RelaySettings) -> None:
     listening = open_port(*parse_listen(settings.relay_listen))
     wireguard, hub = None, None
     if settings.overlay is Overlay.WIREGUARD:
-        wireguard = Wireguard(f"relay in {settings.relay_home}", settings.relay_home)
+        wireguard = Wireguard(str(settings.relay_home), settings.relay_home)
         hub = Hub(wireguard, _seat(settings), settings.relay_home / "overlay.json")
     network = RelayNetwork(
         HUB_ADDRESS if hub else settings.relay_address,

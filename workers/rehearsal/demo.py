@@ -19,7 +19,9 @@ from workers.rehearsal.theatre import Told, cleared_stage, perform
 def run_rehearsal(options: Options, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
     """Play the story and return the exit status. Raises a `GiveUp`, before anything is started, if it cannot be."""
     screen = screen or Screen()
-    with cleared_stage(options.name, options.jobs, Terms(options.hosts), make_kit, screen) as stage:
+    with cleared_stage(
+        options.name, options.jobs, Terms(options.hosts, with_overlay=options.overlay), make_kit, screen
+    ) as stage:
         return _perform(stage, options, screen)
 
 

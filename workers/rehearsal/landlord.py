@@ -30,8 +30,9 @@ from workers.rehearsal.imds import PORT as METADATA_PORT
 from workers.rehearsal.imds import write_state
 from workers.rehearsal.places import Places, host_address
 from workers.rehearsal.processes import Processes, Program, Running
-from workers.rehearsal.remains import Journal, Kind, remove_cgroups, remove_namespace
-from workers.rehearsal.topology import Plug, Topology, accepts
+from workers.rehearsal.remains import Journal, Kind, forget_tunnel, remove_cgroups, remove_namespace
+from workers.rehearsal.topology import Plug, Topology, accepts, nat_of
+from workers.wireguard import link_name
 
 # A cloud's answer to "is it gone?" stays available long enough for a renter that looks every few seconds.
 REMEMBERED_S: Final = 600.0
@@ -55,6 +56,8 @@ class Estate:
     """How long a machine takes before it is there at all."""
     disk_mib: int | None = None
     """How much a machine's own disk holds; None: as much as this machine's."""
+    with_overlay: bool = False
+    """Every second machine is another cloud's: in a private network, behind a NAT."""
 
 
 @dataclass
@@ -224,8 +227,8 @@ class Landlord:
             rented.state = InstanceState.RUNNING
 
     def _start(self, rented: Rented) -> None:
-        name, address = self.topology.add_namespace(rented.host_id), host_address(rented.number)
-        self.topology.wire(rented.host_id, Plug("eth0", at.UNDERLAY, address), port=f"host{rented.number}")
+        name = self.topology.add_namespace(rented.host_id)
+        addresses = self._connect(rented)
         run("ip", "-n", name, "address", "add", f"{METADATA}/32", "dev", "lo")
         self.journal.note(Kind.CGROUP, rented.host_id)
         file = self._metadata_file(rented)
@@ -233,7 +236,7 @@ class Landlord:
         with self._changed:
             rented.bodies |= {
                 "latest/meta-data/instance-id": rented.view.id,
-                "latest/meta-data/local-ipv4": address,
+                **{f"latest/meta-data/{kind}": address for kind, address in addresses.items()},
                 "latest/user-data": json.dumps(dict(rented.user_data)),
             }
             write_state(file, rented.bodies)
@@ -248,8 +251,24 @@ class Landlord:
         environment = {**self.estate.environment, "SPOT_RUNNER_HOST_HOME": str(self._home(rented))}
         rented.daemon = rented.processes.start(Program(rented.host_id, self.estate.daemon, name, environment))
 
+    def _connect(self, rented: Rented) -> Mapping[str, str]:
+        """Give a machine its network, and return its addresses as its metadata service tells them."""
+        host, address = rented.host_id, host_address(rented.number)
+        plug, port = Plug("eth0", at.UNDERLAY, address), f"host{rented.number}"
+        if not self.estate.with_overlay:
+            self.topology.wire(host, plug, port)
+            return {"local-ipv4": address}
+        self.journal.note(Kind.TUNNEL, link_name(host))
+        if rented.number % 2:
+            self.topology.hide(host, plug, port)
+            return {"local-ipv4": str(at.PRIVATE_HOST)}
+        self.topology.wire(host, plug, port)
+        return {"local-ipv4": address, "public-ipv4": address}
+
     def _demolish(self, rented: Rented) -> None:
-        remove_namespace(self.estate.places.namespace(rented.host_id))
+        for role in (rented.host_id, nat_of(rented.host_id)):
+            remove_namespace(self.estate.places.namespace(role))
+        forget_tunnel(link_name(rented.host_id))
         if rented.processes is not None:
             rented.processes.stop()
         remove_cgroups(rented.host_id)

@@ -21,6 +21,10 @@ CONTROL_INTERNET: Final = INTERNET[2]
 RELAY_UNDERLAY: Final = UNDERLAY[3]
 RELAY_INTERNET: Final = INTERNET[3]
 INTERNET_SERVERS: Final = INTERNET[10]
+# Behind every NAT of the rehearsal there is the same network, as there is behind most.
+PRIVATE: Final = IPv4Network("192.168.1.0/24")
+NAT_INSIDE: Final = PRIVATE[1]
+PRIVATE_HOST: Final = PRIVATE[2]
 WINDOW: Final = INTERNET[1]
 FIRST_HOST: Final = 16
 LAST_HOST: Final = 250

@@ -24,6 +24,7 @@ PROGRAMS: Final = {
     "redis-server": "redis-server",
     "git": "git",
 }
+OVERLAY_PROGRAMS: Final = {"wg": "wireguard-tools", "wireguard-go": "wireguard-go"}
 # A guest has 1024 MiB, its monitor some more, and during its move it is there twice.
 JOB_MEMORY_MIB: Final = 2 * 1400
 SERVICE_MEMORY_MIB: Final = 1500
@@ -32,10 +33,10 @@ JOB_DISK_MIB: Final = 2 * 1024
 SERVICE_DISK_MIB: Final = 1024
 
 
-def check_machine(places: Places, jobs: int) -> None:
+def check_machine(places: Places, jobs: int, *, with_overlay: bool = False) -> None:
     """Raise `Unfit` with the first thing that is missing."""
     check_rights()
-    check_programs(PROGRAMS)
+    check_programs(PROGRAMS | OVERLAY_PROGRAMS if with_overlay else PROGRAMS)
     check_memory(jobs)
     check_disk(places.state, jobs)
 

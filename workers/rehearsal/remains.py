@@ -26,6 +26,7 @@ from typing import Final
 from workers.domain.errors import Unfit
 from workers.rehearsal.commands import run_quietly
 from workers.rehearsal.places import Places
+from workers.wireguard import control_socket
 
 NETNS: Final = Path("/run/netns")
 CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -43,6 +44,8 @@ class Kind(StrEnum):
     LINK = auto()
     CGROUP = auto()
     """Named by the host whose microVMs it holds."""
+    TUNNEL = auto()
+    """The socket by which wireguard-go took orders for the link of this name; one that was killed leaves it."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ def remove_namespace(name: str) -> None:
         run_quietly("ip", "netns", "delete", name)
 
 
+def forget_tunnel(link: str) -> None:
+    """Remove what a killed wireguard-go has left; harmless when nothing is there."""
+    control_socket(link).unlink(missing_ok=True)
+
+
 def sweep(places: Places) -> None:
     """End everything that the journal names, programs first, and then the journal itself."""
     remnants = Journal(places.journal).remnants()
@@ -176,6 +184,9 @@ def sweep(places: Places) -> None:
     for entry in remnants:
         if entry.kind is Kind.LINK and Path("/sys/class/net", entry.name).exists():
             run_quietly("ip", "link", "delete", entry.name)
+    for entry in remnants:
+        if entry.kind is Kind.TUNNEL:
+            forget_tunnel(entry.name)
     _unmount(places)
     remove_cgroups(*(entry.name for entry in remnants if entry.kind is Kind.CGROUP))
     for folder in (places.state, places.run):
@@ -232,6 +243,8 @@ def _stands(entry: Remnant) -> bool:
             return Path("/sys/class/net", entry.name).exists()
         case Kind.CGROUP:
             return bool(cgroups(entry.name))
+        case Kind.TUNNEL:
+            return control_socket(entry.name).exists()
 
 
 @contextlib.contextmanager

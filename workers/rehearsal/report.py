@@ -6,7 +6,7 @@ Moments are Unix times of this one machine; the control plane, the simulator and
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum, auto
@@ -68,6 +68,8 @@ class Seen:
     stalls: Sequence[Stall] = ()
     """When this machine itself stood still."""
     leftovers: tuple[str, ...] = ()
+    tunnelled_mib: Mapping[str, float] | None = None
+    """What came to each host through WireGuard; None: there was no overlay."""
 
 
 def report(seen: Seen) -> Json:
@@ -79,9 +81,14 @@ def report(seen: Seen) -> Json:
         "jobs": jobs,
         "cold_boot_s": None if seen.cold_boot_s is None else round(seen.cold_boot_s, 2),
         "job_lock_s": seen.job_lock_s,
+        "tunnelled_mib": _rounded(seen.tunnelled_mib),
         "machine": _machine(seen),
         "leftovers": list(seen.leftovers),
     }
+
+
+def _rounded(figures: Mapping[str, float] | None) -> Json | None:
+    return None if figures is None else {name: round(value, 1) for name, value in figures.items()}
 
 
 def _machine(seen: Seen) -> Json:

@@ -23,15 +23,18 @@ from pydantic import TypeAdapter
 
 from workers.domain.errors import Unreachable
 from workers.domain.names import HostId, PackageDigest
+from workers.domain.overlay import OVERLAY_PORT
 from workers.ports import Store
 from workers.rehearsal import internet
 from workers.rehearsal import places as at
+from workers.rehearsal.commands import run
 from workers.rehearsal.github.client import SimulatorClient
 from workers.rehearsal.landlord import Estate
 from workers.rehearsal.places import Places
 from workers.rehearsal.processes import Processes, Program, Running
-from workers.rehearsal.remains import Journal, leftovers, sweep
+from workers.rehearsal.remains import Journal, Kind, leftovers, sweep
 from workers.rehearsal.topology import Topology, accepts, standing_in
+from workers.wireguard import link_name
 
 # The simulator's job lock: GitHub's ten minutes are longer than anybody wants to watch.
 JOB_LOCK_S: Final = 30
@@ -58,6 +61,8 @@ class Terms:
     """After so many seconds without its runner the simulated GitHub fails a job."""
     disk_mib: int | None = None
     """How much a host's own disk holds; None: as much as this machine's."""
+    with_overlay: bool = False
+    """Machines are of two clouds, and reach each other through WireGuard."""
 
     @property
     def park_limit_s(self) -> float:
@@ -114,6 +119,8 @@ class Stage:
         """Make the namespaces and their wires."""
         topology = Topology(self.places, self.journal)
         topology.build()
+        if self.terms.with_overlay:
+            topology.route_overlay()
         if with_window:
             topology.open_window()
 
@@ -139,7 +146,7 @@ class Stage:
         self._store = self.kit.open_store(home)
         self.kit.write_relay_identity(home, relay_home)
         self.start("redis", "control", _redis(self.places.run))
-        relay = self.start("relay", "relay", (self.kit.program, "relay"), _relay_environment(relay_home))
+        relay = self.start("relay", "relay", (self.kit.program, "relay"), self._relay_environment(relay_home))
         serve = self.start("serve", "control", (self.kit.program, "serve"), self._control_environment())
         self.start("worker", "control", (self.kit.program, "worker"), self._control_environment())
         self._wait_port(relay, "relay", str(at.RELAY_UNDERLAY), at.RELAY_PORT)
@@ -187,6 +194,11 @@ class Stage:
         """Tell every job that works as long as it is let to come to its end; those that do not listen yet miss it."""
         self.processes.named("echo").child.send_signal(internet.BELL)
 
+    def tunnelled_mib(self, host_id: HostId) -> float:
+        """Return how much has come to a host through its tunnels. Raises `Unreachable`."""
+        shown = run("ip", "netns", "exec", self.places.namespace(host_id), "wg", "show", link_name(host_id), "transfer")
+        return sum(int(line.split()[1]) for line in shown.splitlines()) / (1 << 20)
+
     def _ask_market(self, method: str, host_id: HostId, what: str, body: Mapping[str, float] | None = None) -> None:
         self._ask(method, f"{MARKET_URL}/instances/{host_id}/{what}", body)
 
@@ -219,7 +231,14 @@ class Stage:
     def _estate(self) -> str:
         environment = {"SPOT_RUNNER_ALLOW_TCG": "true", **self.kit.host_environment}
         daemon, metadata = (self.kit.program, "host"), _python("workers.rehearsal.imds")
-        estate = Estate(self.places, daemon, metadata, environment, disk_mib=self.terms.disk_mib)
+        estate = Estate(
+            self.places,
+            daemon,
+            metadata,
+            environment,
+            disk_mib=self.terms.disk_mib,
+            with_overlay=self.terms.with_overlay,
+        )
         file = self.places.state / "market.json"
         told = {"estate": TypeAdapter(Estate).dump_python(estate, mode="json")}
         file.write_text(json.dumps({**told, "listen": [str(at.INTERNET_SERVERS), at.MARKET_PORT]}))
@@ -253,17 +272,22 @@ class Stage:
             "READY_HOSTS": self.terms.ready_hosts,
             "PARK_LIMIT_S": self.terms.park_limit_s,
         }
+        if self.terms.with_overlay:
+            told |= {"OVERLAY": "wireguard", "OVERLAY_ENDPOINT": f"{at.RELAY_UNDERLAY}:{OVERLAY_PORT}"}
         return {f"SPOT_RUNNER_{name}": str(value) for name, value in told.items()}
 
-
-def _relay_environment(home: Path) -> dict[str, str]:
-    return {
-        "SPOT_RUNNER_RELAY_HOME": str(home),
-        "SPOT_RUNNER_RELAY_LISTEN": f"{at.RELAY_UNDERLAY}:{at.RELAY_PORT}",
-        "SPOT_RUNNER_RELAY_ADDRESS": str(at.RELAY_UNDERLAY),
-        "SPOT_RUNNER_RELAY_PUBLIC_INTERFACE": "eth1",
-        "SPOT_RUNNER_RELAY_FORBIDDEN": json.dumps([f"{at.CONTROL_INTERNET}/32"]),
-    }
+    def _relay_environment(self, home: Path) -> dict[str, str]:
+        told = {
+            "RELAY_HOME": str(home),
+            "RELAY_LISTEN": f"{at.RELAY_UNDERLAY}:{at.RELAY_PORT}",
+            "RELAY_ADDRESS": str(at.RELAY_UNDERLAY),
+            "RELAY_PUBLIC_INTERFACE": "eth1",
+            "RELAY_FORBIDDEN": json.dumps([f"{at.CONTROL_INTERNET}/32"]),
+        }
+        if self.terms.with_overlay:
+            self.journal.note(Kind.TUNNEL, link_name(str(home)))
+            told |= {"OVERLAY": "wireguard", "OVERLAY_CALLERS": json.dumps([f"{at.CONTROL_UNDERLAY}/32"])}
+        return {f"SPOT_RUNNER_{name}": value for name, value in told.items()}
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workers.domain.events import Happening
+from workers.domain.host import HostState
 from workers.domain.labels import SERVED
 from workers.domain.names import HostId
 from workers.rehearsal import places as at
@@ -53,6 +54,8 @@ class Options:
     """Which of CPython's tests the job runs, as `python3 -m test` takes them; ten seconds or more of them."""
     cold_boot: bool = True
     """Boot the same guest without its snapshot too, to have something to compare with."""
+    overlay: bool = False
+    """Every second host is in another cloud, behind a NAT, and reached through WireGuard."""
 
 
 def steps_of(tests: str) -> tuple[tuple[str, str], ...]:
@@ -186,7 +189,13 @@ class Story:
             events=self.watch.follower.seen,
             migrations=[row for row in rows if row is not None],
             interrupted=self.victim is not None,
+            tunnelled_mib=self._tunnelled_mib() if self.options.overlay else None,
         )
+
+    def _tunnelled_mib(self) -> dict[str, float]:
+        """Return how much has come through its tunnels to every host that is still there."""
+        ready = (host for host in self.stage.store.hosts.open() if host.state is HostState.READY)
+        return {host.id: self.stage.tunnelled_mib(host.id) for host in ready}
 
     def _whole(self, job_id: int) -> Json:
         whole: Json = self.stage.in_internet(lambda: self.stage.github.job(job_id))

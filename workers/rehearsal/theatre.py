@@ -47,7 +47,7 @@ class Played(Generic[T]):
 def cleared_stage(name: str, jobs: int, terms: Terms, make_kit: Callable[[], Kit], screen: Screen) -> Iterator[Stage]:
     """Yield a stage on which nothing stands yet. Raises a `GiveUp`, before anything is started, if it cannot be."""
     places = Places(name)
-    check_machine(places, jobs)
+    check_machine(places, jobs, with_overlay=terms.with_overlay)
     with alone(places), ended_by_signals():
         sweep(places)
         shutil.rmtree(places.logs, ignore_errors=True)

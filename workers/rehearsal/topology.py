@@ -1,7 +1,7 @@
 """The rehearsal's network: one switch with two bridges, and a namespace for each machine that hangs on it.
 
 root namespace            <p>-switch                          machines
-(nothing; with --keep     bridge underlay ── 10.90.0.0/24 ──  <p>-control  <p>-relay  hosts
+(nothing; with --keep     bridge underlay ── 10.90.0.0/24 ──  <p>-control  <p>-relay  hosts, NATs ── hosts
  one veth, 198.18.0.1)    bridge internet ── 198.18.0.0/24 ─  <p>-control  <p>-relay  <p>-internet
 """
 
@@ -16,6 +16,8 @@ from typing import Final
 
 from pyroute2 import netns
 
+from workers.domain.overlay import OVERLAY_NETWORK
+from workers.links import apply_rules, set_sysctl
 from workers.rehearsal import places as at
 from workers.rehearsal.commands import run
 from workers.rehearsal.places import Places
@@ -45,6 +47,26 @@ FIXED: Final = {
     ),
     "internet": (Plug("eth0", at.INTERNET, at.INTERNET_SERVERS),),
 }
+
+
+NAT_RULES: Final = """\
+table ip spot_nat {
+  chain behind {
+    type nat hook postrouting priority srcnat;
+    oifname "eth0" masquerade
+  }
+  chain passing {
+    type filter hook forward priority filter; policy drop;
+    iifname "inside" accept
+    ct state established,related accept
+  }
+}
+"""
+
+
+def nat_of(role: str) -> str:
+    """Name the role of the NAT before a machine."""
+    return f"{role}-nat"
 
 
 class Topology:
@@ -81,6 +103,26 @@ class Topology:
         run("ip", "-n", switch, "link", "set", port, "master", BRIDGES[plug.network], "up")
         run("ip", "-n", name, "address", "add", at.with_length(plug.address, plug.network), "dev", plug.device)
         run("ip", "-n", name, "link", "set", plug.device, "up")
+
+    def hide(self, role: str, plug: Plug, port: str) -> None:
+        """Put a machine behind a NAT that has this address: it reaches everybody, and nobody can dial it."""
+        outside = nat_of(role)
+        self.add_namespace(outside)
+        self.wire(outside, plug, port)
+        nat, name = self.places.namespace(outside), self.places.namespace(role)
+        run("ip", "-n", nat, "link", "add", "name", "inside", "type", "veth", "peer", "name", "eth0", "netns", name)
+        for place, device, address in ((nat, "inside", at.NAT_INSIDE), (name, "eth0", at.PRIVATE_HOST)):
+            run("ip", "-n", place, "address", "add", at.with_length(address, at.PRIVATE), "dev", device)
+            run("ip", "-n", place, "link", "set", device, "up")
+        run("ip", "-n", name, "route", "add", "default", "via", str(at.NAT_INSIDE))
+        with standing_in(nat):
+            set_sysctl("net/ipv4/ip_forward", "1")
+            apply_rules(NAT_RULES)
+
+    def route_overlay(self) -> None:
+        """Let the control plane reach hosts by their overlay addresses: through the relay."""
+        control = self.places.namespace("control")
+        run("ip", "-n", control, "route", "add", str(OVERLAY_NETWORK), "via", str(at.RELAY_UNDERLAY))
 
     def open_window(self) -> None:
         """Let this machine itself reach the internet of the rehearsal, so that its URLs work in a browser."""
