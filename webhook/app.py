@@ -14,14 +14,11 @@ from werkzeug.exceptions import HTTPException
 
 from webhook import bodies, deliveries
 from webhook.hosts import host_routes
-from webhook.needs import Authority, Clock, DeliveryStore, Hints, HostStore, Objects, ServedObjects
+from webhook.needs import Clock, DeliveryStore, Hints, ServedObjects
 from webhook.objects import OBJECT_ROUTES, object_routes
-from webhook.seats import Seats
 from webhook.signature import is_signed
 from webhook.words import Words
 from workers.domain.errors import BadInput, Refused, TryLater
-from workers.domain.names import PackageDigest
-from workers.domain.overlay import Overlay
 
 log: Final = structlog.get_logger(__name__)
 
@@ -51,23 +48,9 @@ def create_public_app(
     return app
 
 
-def create_host_app(
-    store: HostStore,
-    authority: Authority,
-    hints: Hints,
-    clock: Clock,
-    packages: tuple[PackageDigest, ...],
-    objects: Objects | None = None,
-    served: ServedObjects | None = None,
-    overlay: Overlay = Overlay.PLAIN,
-) -> Flask:
-    """Return the app that hosts reach; `packages` is what every host is to hold, `objects` where guests are parked.
-
-    `served` is the same store if hosts reach it through us.
-    """
+def create_host_app(words: Words, served: ServedObjects | None = None) -> Flask:
+    """Return the app that hosts reach; `served` is where guests are parked if hosts reach that through us."""
     app = _app("webhook.hosts", bodies.BODY_LIMIT_BYTES)
-    seats = Seats(store, clock) if overlay is Overlay.WIREGUARD else None
-    words = Words(store, authority, hints, clock, packages, objects, seats)
     app.register_blueprint(host_routes(words))
     if served is not None:
         app.register_blueprint(object_routes(served, words))

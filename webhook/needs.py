@@ -105,6 +105,16 @@ class HostStore(Protocol):
         """Append to the timeline."""
 
 
+class Follower(Protocol):
+    """Takes a decision further, beside the answer to the host; returns at once and never raises."""
+
+    def expect(self, row: Migration) -> None:
+        """Hear that this migration's guest is on its way."""
+
+    def follow(self, row: Migration) -> None:
+        """Hear that this migration is committed."""
+
+
 class Objects(Protocol):
     """Where parked guests lie."""
 

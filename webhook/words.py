@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from webhook.holds import hear_holds
-from webhook.needs import Authority, Clock, Hints, HostStore, Objects
+from webhook.needs import Authority, Clock, Follower, Hints, HostStore, Objects
 from webhook.seats import Seats
 from workers.domain.errors import BadInput, Refused
 from workers.domain.events import Event, Happening
@@ -69,6 +69,8 @@ class Words:
     objects: Objects | None = None
     seats: Seats | None = None
     """Of the overlay, if the deployment has one."""
+    follower: Follower | None = None
+    """Points the relay, if the deployment has one."""
     _admitted: dict[HostId, datetime] = field(default_factory=dict)
 
     def admit(self, host_id: HostId) -> None:
@@ -169,6 +171,8 @@ class Words:
         now = self.clock.now()
         if row.phase in _OPEN_TO_PAUSE:
             row = self.store.note_seen(migration_id, role, now) or row
+        if self.follower is not None and row.phase is _P.COPYING and role is Role.TARGET:
+            self.follower.expect(row)
         return _view(row, now)
 
     def say(self, host_id: HostId, migration_id: MigrationId, said: Said, word: Word) -> RowView | None:
@@ -184,6 +188,8 @@ class Words:
         phase = row.phase
         if word.epoch == row.epoch:
             row = self._settle(row, role, said, word, now)
+        if row.phase is _P.COMMITTED and phase is not _P.COMMITTED and self.follower is not None:
+            self.follower.follow(row)
         if row.phase is not phase or said is Said.RUNNING:
             self.hints.look_at("migration", migration_id)
         return _view(row, now)

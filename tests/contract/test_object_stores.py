@@ -20,6 +20,7 @@ from tests.fakes.trouble import Trouble
 from tests.integration.control_plane import free_port
 from tests.integration.listeners import Connection, HeardHints
 from webhook.app import create_host_app
+from webhook.words import Words
 from workers.domain.errors import BadInput, Refused, Unreachable
 from workers.domain.names import HostId
 from workers.domain.park import SEALED_LIMIT_BYTES, ObjectMethod
@@ -66,7 +67,7 @@ def in_a_directory(clock: ManualClock, home: Path) -> Iterator[Place]:
     rows = open_store(f"sqlite:///{home / 'store.sqlite'}", clock)
     rows.hosts.add(a_host(HOST))
     authority = Authority.open(home / "ca", clock)
-    client = create_host_app(rows, authority, HeardHints(), clock, (), store, store).test_client()
+    client = create_host_app(Words(rows, authority, HeardHints(), clock, (), store), store).test_client()
 
     def reach(method: ObjectMethod, url: str, content: bytes) -> tuple[int, bytes]:
         shown = {"gunicorn.socket": Connection(HOST)}
@@ -198,7 +199,7 @@ class TestDirectory:
         store = place.store
         assert isinstance(store, DirectoryObjects)
         authority = Authority.open(tmp_path / "ca", ManualClock())
-        client = create_host_app(rows, authority, HeardHints(), ManualClock(), (), store, store).test_client()
+        client = create_host_app(Words(rows, authority, HeardHints(), ManualClock(), (), store), store).test_client()
         for name in (None, "spot-host-unknown"):
             shown = {"gunicorn.socket": Connection(name)}
             assert client.get(store.url(GET, NAME, MINUTE), environ_overrides=shown).status_code == 403

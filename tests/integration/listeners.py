@@ -14,6 +14,8 @@ from werkzeug.test import TestResponse
 
 from tests.contract.store_rows import CLASS, a_host
 from webhook.app import create_host_app
+from webhook.seats import Seats
+from webhook.words import Words
 from workers.domain.events import Happening
 from workers.domain.host import Host, HostState
 from workers.domain.messages import Heartbeat, RunnerReport
@@ -62,7 +64,9 @@ class HostCaller:
         objects: DirectoryObjects | None = None,
         overlay: Overlay = Overlay.PLAIN,
     ) -> None:
-        app = create_host_app(store, authority, hints, clock, (PACKAGE,), objects, objects, overlay)
+        seats = Seats(store, clock) if overlay is Overlay.WIREGUARD else None
+        words = Words(store, authority, hints, clock, (PACKAGE,), objects, seats)
+        app = create_host_app(words, objects)
         self._client: FlaskClient = app.test_client()
 
     def get(self, path: str, name: str | None) -> TestResponse:

@@ -17,15 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from webhook.app import create_host_app, create_public_app
+from webhook.seats import Seats
+from webhook.words import Words
 from workers.app import BackgroundHints, sending_to
 from workers.bootstrap.leaf import RENEWAL_INTERVAL, renewal
+from workers.bootstrap.pointing import Pointer
 from workers.bootstrap.stores import open_objects
 from workers.bootstrap.supervisor import Child, Chore, supervise
 from workers.clock import SystemClock
 from workers.domain.errors import SpotError, Unfit
 from workers.domain.names import HostId, PackageDigest
+from workers.domain.overlay import Overlay
 from workers.identity import Authority
 from workers.objects import DirectoryObjects
+from workers.relay.client import RelayClient
 from workers.settings import ControlSettings
 from workers.store.repository import SqlStore, open_store
 from workers.telemetry import start_logging
@@ -78,7 +83,10 @@ def host_app() -> WSGIApplication:
     authority = Authority.open(settings.home / "ca")
     objects = open_objects(settings, clock)
     served = objects if isinstance(objects, DirectoryObjects) else None
-    return create_host_app(store, authority, hints, clock, packages, objects, served, settings.overlay)
+    seats = Seats(store, clock) if settings.overlay is Overlay.WIREGUARD else None
+    relay = RelayClient(settings.relay_url, settings.home / "serve") if settings.relay_url else None
+    follower = Pointer(store, relay) if relay else None
+    return create_host_app(Words(store, authority, hints, clock, packages, objects, seats, follower), served)
 
 
 def check_free(name: str, listen: str, limit_s: float = PREDECESSOR_LIMIT_S) -> None:
