@@ -211,6 +211,7 @@ def overlay_world(home: Path) -> Iterator[World]:
     site = Site(f"h7o{os.getpid()}")
     with ExitStack() as stack:
         stack.callback(site.remove)
+        stack.callback(end_links, site)  # once no daemon is left that would put them right again
         control = site.add("control", eth0=f"underlay {CONTROL}/24")
         control.ip("route", "add", str(OVERLAY_NETWORK), "via", RELAY)
         relay = site.add("relay", eth0=f"underlay {RELAY}/24", eth1="internet 198.18.0.3/24")
@@ -233,14 +234,10 @@ def overlay_world(home: Path) -> Iterator[World]:
             "n": (behind_nat(site, "n", "10.90.0.21"), "192.168.1.2", None),
             "m": (behind_nat(site, "m", "10.90.0.22"), "192.168.1.2", None),
         }
-        try:
-            for name, (place, local, public) in places.items():
-                start(stack, world, launch(world, name, place, local, public))
-            register(world)
-            yield world
-        finally:
-            for place in site._places:
-                end_links(place)
+        for name, (place, local, public) in places.items():
+            start(stack, world, launch(world, name, place, local, public))
+        register(world)
+        yield world
 
 
 def start_service(stack: ExitStack, world: World) -> None:
@@ -268,9 +265,10 @@ def register(world: World) -> None:
     until(are_ready, "not every host becomes READY")
 
 
-def end_links(place: Place) -> None:
+def end_links(site: Site) -> None:
     """Remove what outlives its daemon, and with it the wireguard-go behind it."""
-    for name in place.ip("-o", "link").splitlines():
-        link = name.split(":")[1].strip()
-        if link.startswith("wg"):
-            place.ip("link", "delete", link)
+    for place in site._places:
+        for name in place.ip("-o", "link").splitlines():
+            link = name.split(":")[1].strip()
+            if link.startswith("wg"):
+                place.ip("link", "delete", link)

@@ -25,6 +25,8 @@ from workers.wireguard import Seat
 
 # WireGuard itself tries again after five seconds, and the hub may come to know us within one.
 DIAL_INTERVAL_S: Final = 1.0
+# Whoever does not answer by then is away, and dialled by WireGuard's own patience.
+DIAL_LIMIT_S: Final = 60.0
 
 _PLACE: Final = TypeAdapter(OverlayPlace)
 _log: Final = structlog.get_logger()
@@ -57,7 +59,8 @@ class Tunnels:
         self._link, self._file, self._port, self._mtu = link, home / "overlay.json", port, mtu
         self._place: OverlayPlace | None = None
         self._dialled_at = float("-inf")
-        self._is_heard = False
+        self._is_heard = self._is_open = False
+        self._dials_until = time.monotonic() + DIAL_LIMIT_S
 
     @property
     def name(self) -> str:
@@ -97,7 +100,8 @@ class Tunnels:
             _log.info("overlay_peers", count=len(peers))
         if peers is not None or not self._link.is_up:
             self._project(place)
-        if not self._is_heard:
+            self._is_open, self._dials_until = False, time.monotonic() + DIAL_LIMIT_S
+        if not self._is_open:
             self._dial(place)
 
     def told(self, heartbeat: Heartbeat) -> Heartbeat:
@@ -113,15 +117,16 @@ class Tunnels:
         self._link.set_peers(place.peers)
 
     def _dial(self, place: OverlayPlace) -> None:
-        """Look whether the hub has answered; a tunnel that is made anew dials at once if it is kept alive at all."""
-        hub = next((peer for peer in place.peers if str(OVERLAY_NETWORK) in peer.allowed), None)
-        if hub is None:
-            return
-        # Whoever can be dialled need not dial: the control plane's first call brings the tunnel up.
-        self._is_heard = hub.keepalive_s is None or bool(self._link.heard().get(hub.key))
-        if not self._is_heard and time.monotonic() - self._dialled_at >= DIAL_INTERVAL_S:
-            self._dialled_at = time.monotonic()
-            self._link.set_peers(peer for peer in place.peers if peer != hub)
+        """Look who has answered, and dial the others again: a tunnel that is made anew dials at once."""
+        heard = self._link.heard()
+        # Whoever can be dialled need not dial: the first call of the other side brings the tunnel up.
+        silent = {peer for peer in place.peers if peer.keepalive_s and peer.endpoint and not heard.get(peer.key)}
+        self._is_heard = not any(str(OVERLAY_NETWORK) in peer.allowed for peer in silent)
+        self._is_open = not silent
+        now = time.monotonic()
+        if silent and now - self._dialled_at >= DIAL_INTERVAL_S and now < self._dials_until:
+            self._dialled_at = now
+            self._link.set_peers(peer for peer in place.peers if peer not in silent)
             self._link.set_peers(place.peers)
 
 

@@ -196,8 +196,10 @@ class Stage:
 
     def tunnelled_mib(self, host_id: HostId) -> float:
         """Return how much has come to a host through its tunnels. Raises `Unreachable`."""
-        shown = run("ip", "netns", "exec", self.places.namespace(host_id), "wg", "show", link_name(host_id), "transfer")
-        return sum(int(line.split()[1]) for line in shown.splitlines()) / (1 << 20)
+        link = link_name(host_id)  # its peers' own counters end with them
+        shown = run("ip", "-n", self.places.namespace(host_id), "-json", "-s", "link", "show", "dev", link)
+        received: int = json.loads(shown)[0]["stats64"]["rx"]["bytes"]
+        return received / (1 << 20)
 
     def _ask_market(self, method: str, host_id: HostId, what: str, body: Mapping[str, float] | None = None) -> None:
         self._ask(method, f"{MARKET_URL}/instances/{host_id}/{what}", body)
