@@ -47,6 +47,7 @@ class _Job(_Strict):
 
 class _Repository(_Strict):
     full_name: Annotated[_Text, StringConstraints(pattern=r"^[^/\s]+/[^/\s]+$")]
+    private: bool | None = None
 
 
 class _Installation(_Strict):
@@ -131,4 +132,5 @@ def _fact(guid: str, body: bytes, now: datetime) -> JobFact | None:
         runner_id=job.runner_id or None,
         runner_name=job.runner_name or None,
         conclusion=job.conclusion,
+        is_public=None if said.repository.private is None else not said.repository.private,
     )

@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from workers.domain.errors import SpotError
+from workers.domain.pools import Origin
 from workers.settings import ControlSettings, HostSettings, RelaySettings
 
 # What was given is wrong, or this machine lacks something; nothing was started.
@@ -147,6 +148,20 @@ def drill(
         json=json,
     )
     raise typer.Exit(run_drill(options))
+
+
+@app.command()
+def explain(
+    job: Annotated[int | None, typer.Argument(help="GitHub's number of a job.")] = None,
+    *,
+    labels: Annotated[str | None, typer.Option(help="As after runs-on:, one label or a list of them.")] = None,
+    repository: Annotated[str, typer.Option(help="Of a job that asks so, OWNER/NAME.")] = "octo-org/hello",
+    fork: Annotated[bool, typer.Option("--fork", help="It comes from a fork of a public repository.")] = False,
+) -> None:
+    """Say what labels mean here, which pool and machine they get, or why they get none and what to write instead."""
+    from workers.bootstrap.explain import run_explain  # noqa: PLC0415 - a host must not load the store
+
+    raise typer.Exit(run_explain(ControlSettings(), job, labels, Origin(repository, is_public=fork, is_fork=fork)))
 
 
 package: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")

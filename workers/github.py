@@ -22,7 +22,7 @@ from requests import RequestException
 
 from workers.domain.errors import BadInput, Refused, RunnerBusy, SpotError, Throttled, TryLater, Unreachable
 from workers.domain.names import JobId
-from workers.ports import JobSeen, Registration
+from workers.ports import JobSeen, Registration, RunSeen
 
 # GitHub's default group, which every repository and organization has.
 RUNNER_GROUP: Final = 1
@@ -87,6 +87,19 @@ class AppGitHub:
             runner_name=job["runner_name"],
             run_attempt=job.get("run_attempt", 1),
         )
+
+    def run(self, installation_id: int, repository: str, run_id: int) -> RunSeen | None:
+        """Ask where a run comes from; None if GitHub knows of none."""
+        with self._translated(installation_id, f"asking about run {run_id} of {repository}"):
+            try:
+                run = self._ask(installation_id, "GET", f"/repos/{repository}/actions/runs/{run_id}")
+            except GithubException as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return None
+                raise
+        # Once a fork is deleted nothing is said of it any more.
+        head = (run.get("head_repository") or {}).get("id")
+        return RunSeen(is_public=not run["repository"]["private"], is_fork=head != run["repository"]["id"])
 
     def rerun_failed(self, installation_id: int, repository: str, run_id: int) -> None:
         """Run the failed jobs of a run again. Raises `TryLater` while the attempt has not ended."""

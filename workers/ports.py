@@ -295,6 +295,16 @@ class JobSeen:
     run_attempt: int
 
 
+@dataclass(frozen=True)
+class RunSeen:
+    """What GitHub's API says about the run of a job."""
+
+    is_public: bool
+    """Anybody can see its repository."""
+    is_fork: bool
+    """The code that it runs is not of its repository."""
+
+
 class GitHub(Protocol):
     """Raises `Unreachable`, `Throttled` and `Refused`."""
 
@@ -306,6 +316,9 @@ class GitHub(Protocol):
 
     def job(self, installation_id: int, repository: str, job_id: JobId) -> JobSeen | None:
         """Ask about one job; None if GitHub knows of none."""
+
+    def run(self, installation_id: int, repository: str, run_id: int) -> RunSeen | None:
+        """Ask where a run comes from; None if GitHub knows of none."""
 
     def rerun_failed(self, installation_id: int, repository: str, run_id: int) -> None:
         """Run the failed jobs of a run again. Raises `TryLater` while the attempt has not ended."""

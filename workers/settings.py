@@ -56,8 +56,12 @@ class ControlSettings(BaseSettings):
     park_limit_s: float = 510.0
     """How long a job may stand still there: GitHub's lock outlives nine minutes, and half a one is for the way."""
 
+    pools_file: Path | None = None
+    """What jobs may ask for (TOML, docs/labels.md); None: one pool for everybody, with the package named here."""
     package: str = ""
     """Digest of the package that runners start from."""
+    package_image: str = "debian-12"
+    """What that package is called by `image=`."""
     runner_vcpus: int = 1
     runner_memory_mib: int = 1024
     runner_disk_mib: int = 4096

@@ -11,14 +11,18 @@ from webhook.needs import DeliveryStore
 from workers.domain.events import Delivery, JobAction, JobFact
 from workers.domain.host import Host, HostState
 from workers.domain.job import Job, JobEnd, JobState, Rerun
+from workers.domain.labels import Interrupt
 from workers.domain.migration import Migration, MigrationPhase, Ports, Role
 from workers.domain.names import HostId, JobId, MigrationId, PackageDigest, RunnerId
+from workers.domain.overlay import GuestNetwork
+from workers.domain.pools import Terms
 from workers.domain.runner import Runner, RunnerEnd, RunnerState, Shape
 from workers.ports import Store
 
 START = datetime(2026, 11, 23, 4, 0, 0, 123456, tzinfo=UTC)
 SHAPE = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
 CLASS = EMULATED
+TERMS = Terms("ci", PackageDigest("sha256:00"), "debian-12", SHAPE, GuestNetwork.NAT, Interrupt.RERUN, 60)
 PLENTY = Shape(vcpus=4096, memory_mib=1 << 24, disk_mib=1 << 28)
 
 
@@ -63,6 +67,8 @@ def a_job(number: int = 7, state: JobState = JobState.RUNNING) -> Job:
         end=JobEnd.LOST,
         rerun=Rerun.WANTED,
         unserved="no such label",
+        terms=TERMS,
+        started_at=START + timedelta(seconds=number + 9),
     )
 
 
@@ -137,6 +143,7 @@ def a_fact(guid: str, job: int = 7, action: JobAction = JobAction.QUEUED) -> Job
         runner_id=1 << 33,
         runner_name="spot-runner-x",
         conclusion="success",
+        is_public=True,
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from tests.contract.store_rows import (
     CLASS,
     START,
+    TERMS,
     ManualClock,
     WholeStore,
     a_host,
@@ -33,7 +34,10 @@ from workers.store.repository import SqlStore, open_store
 
 
 def rows(store: WholeStore) -> list[tuple[Any, Any]]:
-    bare_job = replace(a_job(8), runner_id=None, conclusion=None, end=None, unserved=None, labels=())
+    endless = replace(a_job(9), terms=replace(TERMS, max_minutes=None))
+    bare_job = replace(
+        a_job(8), runner_id=None, conclusion=None, end=None, unserved=None, labels=(), terms=None, started_at=None
+    )
     bare_host = replace(
         a_host("c"), instance_id=None, address=None, host_class=None, heartbeat_at=None, deadline_at=None
     )
@@ -48,6 +52,7 @@ def rows(store: WholeStore) -> list[tuple[Any, Any]]:
     )
     return [
         (store.jobs, a_job()),
+        (store.jobs, endless),
         (store.jobs, bare_job),
         (store.hosts, a_host("a")),
         (store.hosts, a_host("b")),

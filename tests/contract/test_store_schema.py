@@ -63,6 +63,8 @@ class TestUpgrade:
         with engine.begin() as connection:
             connection.execute(text("""UPDATE hosts SET host_class = '{"acceleration": "tcg", "machine": "pc"}'"""))
             connection.execute(text("DROP TABLE stations"))
+            for column in ("jobs.terms", "jobs.started_at", "facts.is_public"):
+                connection.execute(text("ALTER TABLE {} DROP COLUMN {}".format(*column.split("."))))
             connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
         engine.dispose()
         with closing(open_store(store_url, clock)) as opened:

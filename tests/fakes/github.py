@@ -12,7 +12,7 @@ from tests.fakes.trouble import Trouble
 from workers.domain.errors import Refused, RunnerBusy, TryLater
 from workers.domain.events import Delivery, JobAction, JobFact
 from workers.domain.names import JobId
-from workers.ports import Clock, JobSeen, Registration
+from workers.ports import Clock, JobSeen, Registration, RunSeen
 
 LOCK = timedelta(minutes=10)
 # Between two and six minutes; a registration that never connected stays for a day.
@@ -42,6 +42,11 @@ class RemoteRunner:
     job: RemoteJob | None = None
 
 
+def _fits(job: RemoteJob, runner: RemoteRunner) -> bool:
+    """Compare labels as GitHub does: without case."""
+    return {label.lower() for label in job.labels} <= {label.lower() for label in runner.labels}
+
+
 @dataclass
 class FakeGitHub:
     clock: Clock
@@ -49,6 +54,10 @@ class FakeGitHub:
     random: random.Random
     loss: float = 0.0
     """Of deliveries."""
+    is_public: bool = True
+    """Whether anybody can see the repository."""
+    of_forks: set[int] = field(default_factory=set)
+    """The runs that come from forks."""
     jobs: dict[JobId, RemoteJob] = field(default_factory=dict)
     runners: dict[int, RemoteRunner] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1000))
@@ -82,6 +91,12 @@ class FakeGitHub:
             github_id, name = (job.runner.github_id, job.runner.name) if job.runner else (None, None)
             return JobSeen(job.status, job.conclusion, github_id, name, job.attempt)
 
+    def run(self, installation_id: int, repository: str, run_id: int) -> RunSeen | None:
+        with self.trouble.befalls("github", "run", run_id):
+            if not any(job.run_id == run_id for job in self.jobs.values()):
+                return None
+            return RunSeen(is_public=self.is_public, is_fork=run_id in self.of_forks)
+
     def rerun_failed(self, installation_id: int, repository: str, run_id: int) -> None:
         with self.trouble.befalls("github", "rerun_failed", run_id):
             attempt = self.attempt_of(run_id)
@@ -112,9 +127,7 @@ class FakeGitHub:
         runner = self._registered(github_id)
         runner.connected_at = runner.connected_at or self.clock.now()
         if runner.job is None:
-            waiting = [
-                job for job in self.jobs.values() if job.status == "queued" and set(job.labels) <= set(runner.labels)
-            ]
+            waiting = [job for job in self.jobs.values() if job.status == "queued" and _fits(job, runner)]
             if waiting:
                 self._assign(runner, self.random.choice(waiting))
         return runner.job

@@ -118,6 +118,8 @@ class FakeHosts:
         self._parked = parked
         self.daemons: dict[HostId, Daemon] = {}
         self.job_takes = timedelta(seconds=90)
+        self.load = LOAD
+        """Of every guest."""
         self.copy_takes = timedelta(seconds=8)
         self.lost_words: set[Said] = set()
         self.is_listener_down = False
@@ -249,7 +251,7 @@ class FakeHosts:
 
     def _report(self, runner_id: RunnerId, vm: Vm) -> RunnerReport:
         monitor = MonitorState.RUNNING if vm.is_running else MonitorState.PAUSED
-        return RunnerReport(runner_id, vm.epoch, monitor, vm.guest.state, load=LOAD, hold=vm.guest.hold)
+        return RunnerReport(runner_id, vm.epoch, monitor, vm.guest.state, load=self.load, hold=vm.guest.hold)
 
     # ------------------------------------------------------------ both sides of a migration
 

@@ -22,6 +22,7 @@ from webhook.words import Words
 from workers.domain.errors import TryLater
 from workers.domain.host import HostState
 from workers.domain.names import PackageDigest
+from workers.domain.pools import Package, Policy, Pool
 from workers.domain.runner import RunnerState, Shape
 from workers.planning.capacity import CapacityPolicy
 from workers.reconcilers.capacity import Buyer
@@ -34,6 +35,8 @@ from workers.reconcilers.sweep import Reconcilers, Sweep
 
 RUNNER = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
 HOST = Shape(vcpus=2, memory_mib=2048, disk_mib=8192)
+PACKAGE = Package("debian-12", PackageDigest("sha256:00"), RUNNER)
+POLICY = Policy((Pool("default"),), (PACKAGE,))
 HEARTBEAT_LIMIT = timedelta(seconds=10)
 SWEEP_INTERVAL_S = 15
 TICK = timedelta(seconds=1)
@@ -59,8 +62,15 @@ class World:
     """Everything, one second at a time."""
 
     def __init__(
-        self, seed: int = 0, faults: Faults | None = None, *, ready_hosts: int = 0, hosts_max: int = 6
+        self,
+        seed: int = 0,
+        faults: Faults | None = None,
+        *,
+        ready_hosts: int = 0,
+        hosts_max: int = 6,
+        policy: Policy = POLICY,
     ) -> None:
+        self.policy = policy
         self.random = random.Random(seed)
         self.clock = FakeClock()
         self.faults = faults or Faults()
@@ -79,13 +89,12 @@ class World:
         self.hosts = FakeHosts(self.cloud, self.github, self.relay, self.store, words, self.trouble, self.wire, parked)
         self.hosts.failures = faults.hosts
         self.seconds = 0
-        policy = CapacityPolicy("fake", HOST, ready_hosts, hosts_max)
-        self._wire_up(policy)
+        self._wire_up(CapacityPolicy("fake", HOST, ready_hosts, hosts_max))
 
     def _wire_up(self, capacity: CapacityPolicy) -> None:
         store, hints, clock = self.store, self.hints, self.clock
-        buyer = Buyer(store, hints, clock, capacity, RUNNER)
-        job_policy = JobPolicy(PackageDigest("sha256:00"), RUNNER, HEARTBEAT_LIMIT, 600, PARK_LIMIT)
+        buyer = Buyer(store, hints, clock, capacity)
+        job_policy = JobPolicy(self.policy, HEARTBEAT_LIMIT, 600, PARK_LIMIT)
         host_policy = HostPolicy({"control_url": "https://control"})
         self.reconcilers = Reconcilers(
             jobs=Jobs(store, self.github, hints, clock, buyer, job_policy, self._token),

@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Final
 
 from workers.app import CLOUD, CONTROL, EVACUATION, BackgroundHints, sending_to
+from workers.bootstrap.pools import open_policy
 from workers.bootstrap.rounds import Rounds, Row
 from workers.bootstrap.stores import open_objects
 from workers.clock import SystemClock
 from workers.domain.errors import Refused, Unfit
-from workers.domain.names import PackageDigest, RunnerId
+from workers.domain.names import RunnerId
 from workers.domain.overlay import HUB_ADDRESS, Overlay, Station, is_endpoint
 from workers.domain.runner import Shape
 from workers.github import AppGitHub
@@ -59,7 +60,7 @@ def open_rounds(settings: ControlSettings) -> Rounds:
     store = open_store(settings.database, clock, lease_wait=LEASE_WAIT)
     relay = _relay(settings)
     hints = BackgroundHints(sending_to(settings.redis_url))
-    buyer = Buyer(store, hints, clock, _capacity(settings), _shape(settings))
+    buyer = Buyer(store, hints, clock, _capacity(settings))
     reconcilers = _reconcilers(settings, store, relay, hints, clock, buyer)
     return rounds_of(reconcilers, Sweep(store, relay, hints, buyer, reconcilers))
 
@@ -86,15 +87,8 @@ def _reconcilers(
 ) -> Reconcilers:
     hosts: HostApi = HostClient(settings.home / "worker")
     github = AppGitHub(settings.github_url, settings.github_app_id, _github_key(settings))
-    package, park_limit = PackageDigest(settings.package), timedelta(seconds=settings.park_limit_s)
-    job_policy = JobPolicy(
-        package,
-        _shape(settings),
-        _heartbeat_limit(settings),
-        settings.hold_limit_s,
-        park_limit,
-        settings.guest_network,
-    )
+    park_limit = timedelta(seconds=settings.park_limit_s)
+    job_policy = JobPolicy(open_policy(settings), _heartbeat_limit(settings), settings.hold_limit_s, park_limit)
     return Reconcilers(
         jobs=Jobs(store, github, hints, clock, buyer, job_policy),
         runners=Runners(store, hosts, github, relay, hints, clock, park_limit),
@@ -144,10 +138,6 @@ def _capacity(settings: ControlSettings) -> CapacityPolicy:
     )
 
 
-def _shape(settings: ControlSettings) -> Shape:
-    return Shape(settings.runner_vcpus, settings.runner_memory_mib, settings.runner_disk_mib)
-
-
 def _heartbeat_limit(settings: ControlSettings) -> timedelta:
     return timedelta(seconds=settings.heartbeat_limit_s)
 
@@ -177,5 +167,6 @@ def check(settings: ControlSettings) -> None:
     _github_key(settings)
     _ = settings.guest_mtu
     _overlay_endpoint(settings)
+    open_policy(settings)
     if not settings.package:
         raise Unfit("no package; set SPOT_RUNNER_PACKAGE to the digest of the package that runners start from")

@@ -37,6 +37,8 @@ class JobFact:
     runner_id: int | None = None
     runner_name: str | None = None
     conclusion: str | None = None
+    is_public: bool | None = None
+    """Anybody can see its repository; None: not said."""
 
 
 @dataclass(frozen=True)

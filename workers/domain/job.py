@@ -15,12 +15,14 @@ but only GitHub's `in_progress` says which runner took it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum, auto
 from typing import Final, assert_never
 
+from workers.domain.labels import Interrupt
 from workers.domain.lifecycle import Lifecycle
 from workers.domain.names import JobId, RunnerId
+from workers.domain.pools import Terms
 
 
 class JobState(StrEnum):
@@ -85,6 +87,22 @@ class Job:
     rerun: Rerun = Rerun.NONE
     unserved: str | None = None
     """Why nobody serves its labels, in words for the user."""
+    terms: Terms | None = None
+    """What it gets for its labels; None: not judged yet, or nobody serves them."""
+    started_at: datetime | None = None
+    """When we heard that it runs."""
+
+    @property
+    def must_end_at(self) -> datetime | None:
+        """When it has had the time that its labels, or its pool, give it."""
+        if self.started_at is None or self.terms is None or self.terms.max_minutes is None:
+            return None
+        return self.started_at + timedelta(minutes=self.terms.max_minutes)
+
+    @property
+    def may_rerun(self) -> bool:
+        """Its labels, or its pool, say that it may be stopped and run again instead of being moved."""
+        return self.terms is not None and self.terms.interrupt is Interrupt.RERUN
 
 
 def end_of(job: Job, conclusion: str) -> JobEnd:

@@ -60,6 +60,16 @@ class RunnerEnd(StrEnum):
     HOST_LOST = auto()
     PARKED_TOO_LONG = auto()
     """No host could take it out of the store before GitHub gave its job up."""
+    REQUEUED = auto()
+    """Running its job again costs less than moving it."""
+    JOB_TOO_LONG = auto()
+    """Its job has had all the time that it may have."""
+    JOB_REFUSED = auto()
+    """GitHub gave it a job that no pool takes."""
+
+
+# The job runs when these begin, and is to end with its guest.
+ENDS_ITS_JOB: Final = frozenset({RunnerEnd.REQUEUED, RunnerEnd.JOB_TOO_LONG, RunnerEnd.JOB_REFUSED})
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,10 @@ RESERVE_LEAST: Final = timedelta(seconds=5)
 # Clouds ask about 9 cents for a GiB that leaves them; a minute of a job, with the machine and those who wait, is
 # counted as 3 cents.
 FAR_S_PER_GIB: Final = 180.0
-# A rerun waits for the end of its whole attempt, for a runner, and for a boot.
-RERUN_S: Final = 60.0
+# GitHub fails the job of a guest that was stopped once its lock has expired; then the rerun waits for the end of its
+# whole attempt, for a runner, and for a boot.
+LOCK_S: Final = 600.0
+RERUN_S: Final = LOCK_S + 60.0
 MIB_PER_GIB: Final = 1024.0
 
 
@@ -80,6 +82,8 @@ class Requeue:
     reason: str
     chance: HostId | None = None
     """It is not expected to get there in time, but nothing is lost by trying once the line is free."""
+    is_cheaper: bool = False
+    """It could be moved in time, at a higher cost."""
 
 
 Decision = Move | Park | LetFinish | Requeue
@@ -109,7 +113,7 @@ def plan(seen: Situation, now: datetime) -> tuple[Decision, ...]:
     slots = max(_schedules(travelling, seen, now), key=lambda slots: _saved(slots, usable_until))
     moved = (_decided(slot, seen) for slot in _late(slots, usable_until))
     left_alone = (_left_alone(one.guest, seen) for one in (*_homeless(travelling, slots), *short))
-    return (*moved, *left_alone, *(Requeue(key, now, why) for key, why in dear.items()))
+    return (*moved, *left_alone, *(Requeue(key, now, why, is_cheaper=True) for key, why in dear.items()))
 
 
 def moves_now(decisions: Sequence[Decision], seen: Situation, now: datetime) -> tuple[Move, ...]:
@@ -129,6 +133,11 @@ def moves_now(decisions: Sequence[Decision], seen: Situation, now: datetime) -> 
 def parks_now(decisions: Sequence[Decision], now: datetime) -> tuple[Park, ...]:
     """Return the parks that begin now: a host that becomes ready later comes too late for them."""
     return tuple(one for one in decisions if isinstance(one, Park) and one.starts_at <= now)
+
+
+def requeues_now(decisions: Sequence[Decision]) -> tuple[Requeue, ...]:
+    """Return whose jobs are stopped now to be run again; who can only be saved by luck keeps running until the end."""
+    return tuple(one for one in decisions if isinstance(one, Requeue) and one.is_cheaper)
 
 
 def _worth_it(tried: Requeue) -> str:

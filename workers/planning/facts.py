@@ -22,17 +22,21 @@ class Told:
     """GitHub's number of the registration that took it."""
     runner_name: str | None
     conclusion: str | None
+    started_at: datetime | None = None
+    """When it was first heard of as started."""
 
 
 def sum_of(facts: Sequence[JobFact]) -> Told:
     """Add the facts up; order and doubles make no difference."""
     taken = [fact for fact in facts if fact.runner_id or fact.runner_name]
     ended = [fact for fact in facts if fact.action is JobAction.COMPLETED]
+    begun = [fact.seen_at for fact in facts if fact in taken or fact.action is JobAction.IN_PROGRESS]
     return Told(
-        is_started=bool(taken) or any(fact.action is JobAction.IN_PROGRESS for fact in facts),
+        is_started=bool(begun),
         github_id=next((fact.runner_id for fact in taken if fact.runner_id), None),
         runner_name=next((fact.runner_name for fact in taken if fact.runner_name), None),
         conclusion=next((fact.conclusion or "failure" for fact in ended), None),
+        started_at=min(begun, default=None),
     )
 
 
@@ -78,12 +82,12 @@ def polled_fact(
     )
 
 
-def started(job: Job, runner_id: RunnerId | None) -> Job:
+def started(job: Job, runner_id: RunnerId | None, at: datetime | None = None) -> Job:
     """Note who runs it, None if it is none of our runners; a job that is over stays so."""
     state = JOB.heard(job.state, JobState.RUNNING)
     if state is not JobState.RUNNING:
         return job
-    return replace(job, state=state, runner_id=runner_id)
+    return replace(job, state=state, runner_id=runner_id, started_at=at)
 
 
 def completed(job: Job, conclusion: str, *, with_its_host: bool) -> Job:

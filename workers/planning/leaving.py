@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from workers.domain.host import Host
+from workers.domain.job import Job
 from workers.domain.messages import Load
 from workers.domain.migration import LineSeen, Migration, MigrationPhase
 from workers.domain.names import HostId, MigrationId, RunnerId
@@ -29,6 +30,8 @@ class Known:
     lines: Sequence[LineSeen] = ()
     tried: Mapping[RunnerId, tuple[HostId, ...]] = field(default_factory=dict)
     """Where each runner was sent before, the last one last: those attempts have failed."""
+    jobs: Mapping[RunnerId, Job] = field(default_factory=dict)
+    """Which job runs on which runner."""
 
 
 def situation(source: Host, deadline_at: datetime, fleet: Fleet, known: Known, now: datetime) -> Situation:
@@ -51,11 +54,14 @@ def needs_move(runner: Runner) -> bool:
 
 
 def _guest(runner: Runner, held_until: datetime | None, known: Known, now: datetime) -> Guest:
+    job = known.jobs.get(runner.id)
+    since = (job and job.started_at) or runner.idle_at or runner.requested_at
     return Guest(
         runner_id=runner.id,
         shape=runner.shape,
         load=known.loads.get(runner.id),
-        job_age=now - (runner.idle_at or runner.requested_at),
+        job_age=now - since,
+        may_rerun=job is not None and job.may_rerun,
         hold_until=held_until,
         tried=known.tried.get(runner.id, ()),
     )

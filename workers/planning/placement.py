@@ -11,18 +11,17 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from workers.domain.job import Job, JobState
-from workers.domain.names import HostId, JobId, PackageDigest, RunnerId
-from workers.domain.runner import Runner, RunnerState, Shape
+from workers.domain.names import HostId, JobId, RunnerId
+from workers.domain.pools import Terms
+from workers.domain.runner import Runner, RunnerState
 from workers.planning.fleet import Fleet, is_open
 
 # It has no job yet, and will ask GitHub for one or is asking.
 UNTAKEN = frozenset({RunnerState.REQUESTED, RunnerState.BOOTING, RunnerState.IDLE})
 
 
-def runner_for(
-    job: Job, runner_id: RunnerId, number: int, host_id: HostId, package: PackageDigest, shape: Shape, now: datetime
-) -> Runner:
-    """Return the runner that is to be made for a job."""
+def runner_for(job: Job, terms: Terms, runner_id: RunnerId, number: int, host_id: HostId, now: datetime) -> Runner:
+    """Return the runner that is to be made for a job, with exactly its labels: GitHub gives it no job with others."""
     return Runner(
         id=runner_id,
         number=number,
@@ -30,8 +29,9 @@ def runner_for(
         installation_id=job.installation_id,
         repository=job.repository,
         labels=job.labels,
-        package=package,
-        shape=shape,
+        package=terms.package,
+        shape=terms.shape,
+        network=terms.network,
         state=RunnerState.REQUESTED,
         requested_at=now,
         host_id=host_id,
@@ -64,11 +64,16 @@ def spare_runner(job: Job, fleet: Fleet, demands: Mapping[JobId, Job]) -> Runner
         and (host := fleet.host(runner.host_id)) is not None
         and is_open(host)
         and (runner.installation_id, runner.repository) == (job.installation_id, job.repository)
-        and set(job.labels) <= set(runner.labels)
+        and _is_given(job, runner)
         and _is_spare(runner, job, demands)
     ]
     progress = [RunnerState.IDLE, RunnerState.BOOTING, RunnerState.REQUESTED]
     return min(spare, key=lambda runner: progress.index(runner.state), default=None)
+
+
+def _is_given(job: Job, runner: Runner) -> bool:
+    """Say whether GitHub would give it this job; it compares labels without case."""
+    return {label.lower() for label in job.labels} <= {label.lower() for label in runner.labels}
 
 
 def _is_spare(runner: Runner, job: Job, demands: Mapping[JobId, Job]) -> bool:

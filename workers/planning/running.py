@@ -138,6 +138,18 @@ def _while_busy(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
     parked_at = seen.runner.parked_at
     if parked_at is not None and now - parked_at > seen.park_limit:
         return Ending(RunnerEnd.PARKED_TOO_LONG)
+    return _of_its_job(seen, now)
+
+
+def _of_its_job(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
+    """Hold the job that runs here to what it may."""
+    job = seen.job
+    if job is None or job.runner_id != seen.runner.id or job.state is not JobState.RUNNING:
+        return RunnerStep.WAIT
+    if job.unserved is not None:
+        return Ending(RunnerEnd.JOB_REFUSED)
+    if job.must_end_at is not None and now > job.must_end_at:
+        return Ending(RunnerEnd.JOB_TOO_LONG)
     return RunnerStep.WAIT
 
 
@@ -156,12 +168,27 @@ def end_of_retired(seen: RunnerSeen) -> RunnerEnd:
     return RunnerEnd.HOST_LEAVING if seen.host is not None and is_leaving(seen.host) else RunnerEnd.UNUSED
 
 
+def is_taken_away(seen: RunnerSeen) -> bool:
+    """Say whether a running job can never end by itself: its machine is no more, or was ended to run it again."""
+    match seen.runner.end:
+        case RunnerEnd.REQUEUED:
+            return True
+        case RunnerEnd.JOB_TOO_LONG | RunnerEnd.JOB_REFUSED:
+            return False
+        case _:
+            return is_terminated(seen.host) and is_dead(seen)
+
+
 def is_lost_with_its_host(seen: RunnerSeen, is_host_silent: bool) -> bool:  # noqa: FBT001 a fact, not a switch
     """Say whether a job that ended without success was ended by the loss of its host.
 
     GitHub fails a job whose lock has expired, and may tell us so before we have noticed that the host is gone. By
     then it has been silent for longer than a healthy one ever is, and its last word was not that the runner ended.
     """
-    if seen.runner.end not in {None, RunnerEnd.HOST_LOST, RunnerEnd.PARKED_TOO_LONG} or has_ended(seen):
+    if has_ended(seen):
+        return False
+    if seen.runner.end is RunnerEnd.REQUEUED:
+        return True
+    if seen.runner.end not in {None, RunnerEnd.HOST_LOST, RunnerEnd.PARKED_TOO_LONG}:
         return False
     return is_host_silent or (is_lost(seen.host) and not seen.runner.is_parked)

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from workers.domain.events import Event, Happening
 from workers.domain.host import Host, HostState
 from workers.domain.job import Job, JobState
-from workers.domain.labels import served
 from workers.domain.names import HostId, host_id
-from workers.domain.runner import Shape
 from workers.planning.capacity import CapacityPolicy, hosts_wanted
 from workers.planning.fleet import Fleet, is_silent
 from workers.ports import Clock, Hints, Store
@@ -19,10 +17,9 @@ from workers.ports import Clock, Hints, Store
 class Buyer:
     """Gathers what waits and what there is, and writes down the hosts that are missing."""
 
-    def __init__(self, store: Store, hints: Hints, clock: Clock, policy: CapacityPolicy, shape: Shape) -> None:
-        """`shape` is what one runner takes."""
+    def __init__(self, store: Store, hints: Hints, clock: Clock, policy: CapacityPolicy) -> None:
         self._store, self._hints, self._clock = store, hints, clock
-        self.policy, self._shape = policy, shape
+        self.policy = policy
 
     def fleet(self) -> Fleet:
         """Return what there is now."""
@@ -36,13 +33,14 @@ class Buyer:
         )
 
     def waiting(self) -> Sequence[Job]:
-        """Return the jobs that wait for a runner."""
-        return [job for job in self._store.jobs.open() if job.state is JobState.QUEUED and not served(job.labels)]
+        """Return the jobs that wait for a runner and are to get one."""
+        return [job for job in self._store.jobs.open() if job.state is JobState.QUEUED and job.terms is not None]
 
     def buy(self) -> None:
         """Ask for the hosts that are missing."""
         fleet = self.fleet()
-        wanted = hosts_wanted(fleet, [self._shape for _ in self.waiting()], self.policy)
+        shapes = [job.terms.shape for job in self.waiting() if job.terms is not None]
+        wanted = hosts_wanted(fleet, shapes, self.policy)
         for place in range(wanted):
             self._ask(self._name(fleet, place))
 

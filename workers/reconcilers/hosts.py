@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 import structlog
@@ -15,9 +15,9 @@ from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState
 from workers.domain.migration import Migration
 from workers.domain.names import HostId, RunnerId, migration_id
-from workers.domain.runner import Runner, RunnerState
+from workers.domain.runner import RUNNER, Runner, RunnerEnd, RunnerState
 from workers.planning.capacity import is_surplus
-from workers.planning.evacuation import Decision, Move, Park, moves_now, parks_now, plan
+from workers.planning.evacuation import Decision, Move, Park, Requeue, moves_now, parks_now, plan, requeues_now
 from workers.planning.fleet import Fleet, binds
 from workers.planning.hosting import HostSeen, HostStep, is_past_deadline, next_step
 from workers.planning.leaving import Known, needs_move, planned, situation
@@ -210,15 +210,20 @@ class Hosts:
         for park in parks_now(decisions, now):
             with patience("runner", park.runner_id):
                 self._park(park, source)
+        for again in requeues_now(decisions):
+            with patience("runner", again.runner_id):
+                self._requeue(again, source)
         if not all(isinstance(decision, Move) for decision in decisions):
             self._buyer.buy()
         return False
 
     def _known(self, source: Host, fleet: Fleet) -> Known:
         self._tried = {one.id: self._tried[one.id] for one in fleet.runners if one.id in self._tried}
-        reports = (self._store.report_of(one.id) for one in fleet.runners_of(source.id))
+        runners = fleet.runners_of(source.id)
+        reports = (self._store.report_of(one.id) for one in runners)
+        jobs = {one.id: job for one in runners if (job := self._store.jobs.get(one.job_id)) and job.runner_id == one.id}
         loads = {report.runner_id: report.load for report in reports if report and report.load}
-        return Known(loads, self._store.lines_seen(), self._tried)
+        return Known(loads, self._store.lines_seen(), self._tried, jobs)
 
     def _tell(self, decisions: Sequence[Decision], fleet: Fleet) -> None:
         """Tell the timeline what was decided for each runner, and again only if it becomes something else."""
@@ -263,8 +268,30 @@ class Hosts:
             lease.write(replace(runner, migration_id=name), row, event)
         self._hints.look_at("migration", name)
 
+    def _requeue(self, again: Requeue, source: Host) -> None:
+        """Give up a guest whose job is cheaper to run again: its own steps end it, and its job's steps run it again."""
+        with self._store.runners.lease(again.runner_id) as lease:
+            runner = lease.row
+            if not needs_move(runner) or runner.host_id != source.id:
+                return
+            stopped = replace(runner, state=RUNNER.move(runner.state, RunnerState.STOPPING), end=RunnerEnd.REQUEUED)
+            lease.write(stopped, _stopped_event(stopped, again.reason, self._clock.now()))
+        self._hints.look_at("runner", runner.id)
+        self._hints.look_at("job", str(runner.job_id))
+
     def _event(self, happening: Happening, host: Host, **detail: str | None) -> Event:
         return Event(happening, self._clock.now(), host_id=host.id, detail=detail)
+
+
+def _stopped_event(runner: Runner, because: str, now: datetime) -> Event:
+    return Event(
+        Happening.RUNNER_STOPPED,
+        now,
+        job_id=runner.job_id,
+        runner_id=runner.id,
+        host_id=runner.host_id,
+        detail={"end": RunnerEnd.REQUEUED.value, "because": because},
+    )
 
 
 def planned_event(row: Migration, runner: Runner, **detail: str | None) -> Event:

@@ -15,16 +15,18 @@ from typing import Final
 from workers.domain.errors import NoRoom, Refused, TryLater
 from workers.domain.events import Event, Happening, JobFact
 from workers.domain.job import JOB, Job, JobState, Rerun
-from workers.domain.labels import network_of, served
-from workers.domain.names import HostId, JobId, PackageDigest, RunnerId, runner_id
-from workers.domain.overlay import GuestNetwork
-from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
+from workers.domain.labels import Unserved
+from workers.domain.names import HostId, JobId, RunnerId, runner_id
+from workers.domain.pools import Origin, Policy, Terms
+from workers.domain.runner import RUNNER, Runner, RunnerState
 from workers.planning import facts as planning
-from workers.planning.fleet import is_silent, is_terminated
+from workers.planning.fleet import is_silent
 from workers.planning.placement import counts_on, runner_for, spare_runner
-from workers.planning.running import RunnerSeen, is_dead, is_lost_with_its_host
+from workers.planning.running import RunnerSeen, is_lost_with_its_host, is_taken_away
+from workers.planning.serving import judge
 from workers.ports import Clock, GitHub, Hints, Lease, Store
 from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.origins import Origins
 from workers.reconcilers.sight import host_of
 
 # Webhooks get lost; an installation may ask 5,000 times an hour, so this serves some 80 jobs at once with half of it.
@@ -37,15 +39,12 @@ PLACING_TRIES: Final = 3
 class JobPolicy:
     """What a runner for a job is made of, and how long a host may be silent."""
 
-    package: PackageDigest
-    shape: Shape
+    pools: Policy
     heartbeat_limit: timedelta
     hold_limit_s: int = 0
     """How long a job may ask not to be moved, in all."""
     park_limit: timedelta = timedelta()
     """How long a job may lie in the store before it is given up."""
-    network: GuestNetwork = GuestNetwork.RELAY
-    """How guests leave whose job's labels do not say."""
 
 
 class Jobs:
@@ -63,6 +62,7 @@ class Jobs:
     ) -> None:
         self._store, self._github, self._hints, self._clock = store, github, hints, clock
         self._buyer, self._policy, self._token = buyer, policy, token
+        self._origins = Origins(github, minds_origins=policy.pools.minds_origins)
         self._asked_at: dict[JobId, datetime] = {}  # forgotten at a restart, which costs one more question a job
 
     def due(self) -> Sequence[JobId]:
@@ -81,11 +81,11 @@ class Jobs:
             return
         if self._store.jobs.get(job_id) is None:
             self._create(facts)
-        polled = self._poll(job_id, facts)
+        polled, origin = self._poll(job_id, facts), self._origin(job_id, facts)
         with self._store.jobs.lease(job_id) as lease:
             self._hear(lease, (*facts, *polled))
             self._store.mark_seen(facts)
-            self._settle(lease)
+            self._settle(lease, origin)
         if lease.row.end is not None and lease.row.runner_id is not None:
             self._hints.look_at("runner", lease.row.runner_id)
 
@@ -120,6 +120,13 @@ class Jobs:
         taker = (seen.runner_id, seen.runner_name)
         return (planning.polled_fact(job, seen.status, seen.conclusion, taker, now),)
 
+    def _origin(self, job_id: JobId, facts: Sequence[JobFact]) -> Origin | None:
+        """Find out where a job comes from, if it is still to be judged: that may decide which pool takes it."""
+        job = self._store.jobs.get(job_id)
+        if job is None or job.end is not None or (job.state is not JobState.QUEUED and job.terms is not None):
+            return None
+        return self._origins.of(job, facts)
+
     def _hear(self, lease: Lease[Job], facts: Sequence[JobFact]) -> None:
         told, job = planning.sum_of(facts), lease.row
         runner = self._taker(told) if job.end is None else None
@@ -127,7 +134,7 @@ class Jobs:
             self._bind(job.id, runner)
         after, events = job, list[Event]()
         if told.is_started and job.state in {JobState.QUEUED, JobState.PLACED}:
-            after = planning.started(job, runner.id if runner else None)
+            after = planning.started(job, runner.id if runner else None, told.started_at)
             events.append(self._event(Happening.JOB_STARTED, after))
         if told.conclusion is not None and job.end is None:
             ended = planning.completed(after, told.conclusion, with_its_host=self._went_with_host(after))
@@ -177,13 +184,15 @@ class Jobs:
 
     # ------------------------------------------------------------ what follows
 
-    def _settle(self, lease: Lease[Job]) -> None:
+    def _settle(self, lease: Lease[Job], origin: Origin | None) -> None:
         if lease.row.state is JobState.PLACED and not counts_on(lease.row, self._runner(lease.row)):
             lease.write(replace(lease.row, state=JOB.move(lease.row.state, JobState.QUEUED), runner_id=None))
         match lease.row.state:
-            case JobState.QUEUED:
-                self._serve(lease)
+            case JobState.QUEUED if origin is not None:
+                self._serve(lease, origin)
             case JobState.RUNNING:
+                if origin is not None:
+                    self._judged(lease, origin)
                 self._watch(lease)
             case JobState.LOST if lease.row.rerun is Rerun.WANTED:
                 self._run_again(lease)
@@ -193,13 +202,27 @@ class Jobs:
     def _runner(self, job: Job) -> Runner | None:
         return self._store.runners.get(job.runner_id) if job.runner_id else None
 
-    def _serve(self, lease: Lease[Job]) -> None:
-        if unserved := served(lease.row.labels):
-            if lease.row.unserved is None:
-                job = replace(lease.row, unserved=unserved.reason)
-                lease.write(job, self._event(Happening.JOB_UNSERVED, job, because=unserved.reason))
-        elif not self._adopt(lease) and not self._place(lease):
+    def _serve(self, lease: Lease[Job], origin: Origin) -> None:
+        terms = self._judged(lease, origin)
+        if terms is not None and not self._adopt(lease) and not self._place(lease, terms):
             self._buyer.buy()
+
+    def _judged(self, lease: Lease[Job], origin: Origin) -> Terms | None:
+        """Write down what a job gets, or why it gets nothing.
+
+        GitHub may give a runner of ours to a job that was not judged yet, or was refused: its labels are all it knows.
+        """
+        job, decided = lease.row, judge(lease.row.labels, origin, self._policy.pools)
+        if not isinstance(decided, Unserved):
+            if (job.terms, job.unserved) != (decided, None):
+                lease.write(replace(job, terms=decided, unserved=None))
+            return decided
+        if job.unserved != decided.sentence:
+            job = replace(job, unserved=decided.sentence, terms=None)
+            lease.write(job, self._event(Happening.JOB_UNSERVED, job, because=decided.sentence))
+            if job.runner_id is not None:
+                self._hints.look_at("runner", job.runner_id)
+        return None
 
     def _adopt(self, lease: Lease[Job]) -> bool:
         """Count on a runner that another job has left over."""
@@ -215,30 +238,22 @@ class Jobs:
         lease.write(placed, self._event(Happening.JOB_PLACED, placed, host=runner.host_id, is_spare=True))
         return True
 
-    def _place(self, lease: Lease[Job]) -> bool:
+    def _place(self, lease: Lease[Job], terms: Terms) -> bool:
         for _ in range(PLACING_TRIES):
-            candidates = self._buyer.fleet().candidates(self._policy.shape)
+            candidates = self._buyer.fleet().candidates(terms.shape)
             if not candidates:
                 return False
             try:
-                self._make_runner(lease, candidates[0].id)
+                self._make_runner(lease, terms, candidates[0].id)
             except NoRoom:
                 continue
             return True
         return False
 
-    def _make_runner(self, lease: Lease[Job], host_id: HostId) -> None:
-        runner = runner_for(
-            lease.row,
-            runner_id(self._token()),
-            self._store.free_number(),
-            host_id,
-            self._policy.package,
-            self._policy.shape,
-            self._clock.now(),
-        )
-        network = network_of(lease.row.labels, self._policy.network)
-        runner = replace(runner, hold_limit_s=self._policy.hold_limit_s, network=network)
+    def _make_runner(self, lease: Lease[Job], terms: Terms, host_id: HostId) -> None:
+        name, number = runner_id(self._token()), self._store.free_number()
+        runner = runner_for(lease.row, terms, name, number, host_id, self._clock.now())
+        runner = replace(runner, hold_limit_s=self._policy.hold_limit_s)
         placed = self._placed(lease.row, runner.id)
         lease.write(
             placed,
@@ -249,15 +264,15 @@ class Jobs:
         self._hints.look_at("runner", runner.id)
 
     def _placed(self, job: Job, runner: RunnerId) -> Job:
-        return replace(job, state=JOB.move(job.state, JobState.PLACED), runner_id=runner, unserved=None)
+        return replace(job, state=JOB.move(job.state, JobState.PLACED), runner_id=runner)
 
     def _watch(self, lease: Lease[Job]) -> None:
-        """Notice that the machine under a running job is no more."""
+        """Notice that the machine under a running job is no more, or was stopped so that it is run again."""
         runner = self._runner(lease.row)
         if runner is None:
             return
         seen = self._seen(runner)
-        if is_terminated(seen.host) and is_dead(seen):
+        if is_taken_away(seen):
             job = planning.lost(lease.row)
             lease.write(job, self._event(Happening.JOB_LOST, job, host=runner.host_id))
 

@@ -16,7 +16,7 @@ from workers.domain.errors import Refused, RunnerBusy, Throttled, TryLater, Unre
 from workers.domain.events import Event, Happening
 from workers.domain.host import Host
 from workers.domain.names import RunnerId
-from workers.domain.runner import RUNNER, Runner, RunnerEnd, RunnerState
+from workers.domain.runner import ENDS_ITS_JOB, RUNNER, Runner, RunnerEnd, RunnerState
 from workers.planning.fleet import is_leaving
 from workers.planning.moving import MigrationSeen, given_up
 from workers.planning.orders import boot_order
@@ -204,10 +204,17 @@ class Runners:
         return True
 
     def _tear_down(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
+        runner = lease.row
+        if runner.end in ENDS_ITS_JOB:  # GitHub keeps its registration for as long as it runs the job
+            self._stop(runner, seen)
         self._let_go(lease)
-        if not lease.row.is_parked:
-            self._hosts.stop(_known(seen), lease.row.id, lease.row.epoch)
+        if runner.end not in ENDS_ITS_JOB:
+            self._stop(runner, seen)
         return self._gone(lease, lease.row)
+
+    def _stop(self, runner: Runner, seen: RunnerSeen) -> None:
+        if not runner.is_parked:
+            self._hosts.stop(_known(seen), runner.id, runner.epoch)
 
     def _bury(self, lease: Lease[Runner]) -> bool:
         """Its machine is no more; GitHub may keep the registration until the job's lock has expired."""

@@ -83,6 +83,8 @@ jobs: Final = Table(
     Column("end", Text),
     Column("rerun", Text, nullable=False),
     Column("unserved", Text),
+    Column("terms", Json),
+    Column("started_at", Moment),
     *_lease(),
     Index("ix_jobs_state", "state", "queued_at"),
 )
@@ -197,6 +199,7 @@ facts: Final = Table(
     Column("runner_id", BigInteger),
     Column("runner_name", Text),
     Column("conclusion", Text),
+    Column("is_public", Boolean),
     Column("is_in_row", Boolean, nullable=False, default=False),
     Index("uq_facts_delivery", "delivery", unique=True),
     Index("ix_facts_job_id", "job_id", "number"),

@@ -29,8 +29,8 @@ class Side(Protocol):
     def register(self, name: str, labels: Sequence[str]) -> Registration:
         """Register through the port."""
 
-    def queue_job(self, labels: Sequence[str]) -> tuple[JobId, int]:
-        """Start a run with one job; return the job's and the run's id."""
+    def queue_job(self, labels: Sequence[str], *, of_fork: bool = False) -> tuple[JobId, int]:
+        """Start a run with one job, in a repository that anybody can see; return the job's and the run's id."""
 
     def take_job(self, registration: Registration) -> JobId:
         """Let the registered runner come online and take a job."""
@@ -54,8 +54,8 @@ class SimulatedSide:
     def register(self, name: str, labels: Sequence[str]) -> Registration:
         return self.port.register(self.installation, self.repository, name, labels)
 
-    def queue_job(self, labels: Sequence[str]) -> tuple[JobId, int]:
-        job_id = self._place.control.start_jobs(self.repository, labels, [("one", "true")])[0]
+    def queue_job(self, labels: Sequence[str], *, of_fork: bool = False) -> tuple[JobId, int]:
+        job_id = self._place.control.start_jobs(self.repository, labels, [("one", "true")], of_fork=of_fork)[0]
         return JobId(job_id), self._place.control.job(job_id)["run_id"]
 
     def take_job(self, registration: Registration) -> JobId:
@@ -84,8 +84,10 @@ class FakeSide:
     def register(self, name: str, labels: Sequence[str]) -> Registration:
         return self.port.register(self.installation, self.repository, name, labels)
 
-    def queue_job(self, labels: Sequence[str]) -> tuple[JobId, int]:
+    def queue_job(self, labels: Sequence[str], *, of_fork: bool = False) -> tuple[JobId, int]:
         run_id = next(self._runs)
+        if of_fork:
+            self.port.of_forks.add(run_id)
         return self.port.queue(run_id, tuple(labels)), run_id
 
     def take_job(self, registration: Registration) -> JobId:

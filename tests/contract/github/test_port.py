@@ -7,6 +7,7 @@ import pytest
 from tests.contract.github.sides import Side
 from workers.domain.errors import Refused, RunnerBusy, TryLater, Unreachable
 from workers.domain.names import JobId
+from workers.ports import RunSeen
 
 LABELS = ("self-hosted", "spot-runner")
 
@@ -41,6 +42,21 @@ def test_a_completed_job_says_how_and_where(side: Side) -> None:
 
 def test_a_job_that_never_was_is_none(side: Side) -> None:
     assert side.port.job(side.installation, side.repository, JobId(4)) is None
+
+
+@pytest.mark.parametrize("of_fork", [False, True])
+def test_a_run_says_whether_it_comes_from_a_fork_and_who_can_see_it(side: Side, *, of_fork: bool) -> None:
+    _, run_id = side.queue_job(LABELS, of_fork=of_fork)
+    assert side.port.run(side.installation, side.repository, run_id) == RunSeen(is_public=True, is_fork=of_fork)
+
+
+def test_a_run_that_never_was_is_none(side: Side) -> None:
+    assert side.port.run(side.installation, side.repository, 4) is None
+
+
+def test_labels_are_compared_without_case(side: Side) -> None:
+    job_id, _ = side.queue_job(("Self-Hosted", "SPOT-runner"))
+    assert side.take_job(side.register("spot-runner-a", LABELS)) == job_id
 
 
 def test_a_configuration_is_not_shown_by_accident(side: Side) -> None:

@@ -29,6 +29,7 @@ from workers.planning.evacuation import (
     Situation,
     moves_now,
     plan,
+    requeues_now,
 )
 from workers.planning.fleet import minus
 from workers.planning.lanes import USABLE, Guest, Target
@@ -114,17 +115,23 @@ class TestOthers:
         assert isinstance(only(seen(guest(ends_at=NOW + MINUTE / 2))), LetFinish)
         assert isinstance(only(seen(guest(ends_at=NOW + MINUTE))), Requeue)
 
+    def test_who_cannot_be_saved_is_not_stopped_before_the_deadline(self) -> None:
+        for one in (seen(guest(may_rerun=True)), seen(guest(may_rerun=True), targets=[target()], left=5 * SECOND)):
+            assert isinstance(decision := only(one), Requeue)
+            assert requeues_now([decision]) == ()
+
     def test_a_young_job_is_run_again_rather_than_moved_to_another_cloud(self) -> None:
-        young = guest(memory_mib=1024, job_age=90 * SECOND, may_rerun=True)
+        young = guest(load=Load(1024, 3600, 0), job_age=90 * SECOND, may_rerun=True)
         far = target("far", is_near=False)
         decision = only(seen(young, targets=[far], left=2 * MINUTE))
         assert isinstance(decision, Requeue)
         assert decision.starts_at == NOW
-        assert "150 s" in decision.reason
+        assert "costs 750 s" in decision.reason
+        assert requeues_now([decision]) == (decision,)
         for other in (
             replace(young, job_age=10 * MINUTE),
             replace(young, may_rerun=False),
-            replace(young, load=Load(400, 0, 0)),
+            replace(young, load=Load(1024, 2000, 0)),
         ):
             assert isinstance(only(seen(other, targets=[far], left=2 * MINUTE)), Move)
         assert isinstance(only(seen(young, targets=[target()], left=2 * MINUTE)), Move)

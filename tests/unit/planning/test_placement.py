@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.planning.rows import MINUTE, NOW, a_host, a_job, a_runner
+from tests.unit.planning.rows import MINUTE, NOW, SMALL, a_host, a_job, a_runner
 from workers.domain.host import HostState
 from workers.domain.job import Job, JobState
-from workers.domain.names import HostId, JobId, RunnerId
-from workers.domain.runner import Runner, RunnerState
+from workers.domain.labels import Interrupt
+from workers.domain.names import HostId, JobId, PackageDigest, RunnerId
+from workers.domain.overlay import GuestNetwork
+from workers.domain.pools import Terms
+from workers.domain.runner import Runner, RunnerState, Shape
 from workers.planning.fleet import Fleet
 from workers.planning.placement import counts_on, runner_for, spare_runner
 
@@ -55,6 +58,7 @@ def test_a_runner_on_a_host_that_leaves_is_not_spare() -> None:
 def test_a_runner_of_other_labels_or_another_repository_is_not_spare() -> None:
     runner = a_runner(state=RunnerState.IDLE, job=2)
     assert spare(replace(runner, labels=("linux",))) is None
+    assert spare(replace(runner, labels=("Linux", "Spot-Runner"))) == "r"
     assert spare(replace(runner, repository="octo/other")) is None
     assert spare(replace(runner, installation_id=2)) is None
 
@@ -77,5 +81,17 @@ def test_a_placed_job_counts_on_its_runner_until_that_ends_or_has_another_job() 
 
 
 def test_a_runner_is_made_for_the_job_that_waits() -> None:
-    runner = runner_for(WAITING, RunnerId("n"), 3, HostId("a"), a_runner().package, a_runner().shape, NOW)
-    assert (runner.job_id, runner.state, runner.labels) == (JobId(1), RunnerState.REQUESTED, WAITING.labels)
+    big, package = Shape(4, 8192, 65536), PackageDigest("sha256:01")
+    terms = Terms("ci", package, "debian-12", big, GuestNetwork.NAT, Interrupt.MOVE)
+    runner = runner_for(WAITING, terms, RunnerId("n"), 3, HostId("a"), NOW)
+    assert (runner.job_id, runner.state) == (JobId(1), RunnerState.REQUESTED)
+    assert (runner.package, runner.shape, runner.network) == (package, big, GuestNetwork.NAT)
+
+
+def test_a_runner_is_registered_with_exactly_the_labels_of_its_job() -> None:
+    """GitHub gives it no job that asks for others, and compares them without case."""
+    labels = ("Self-Hosted", "spot-runner", "cpu=4")
+    job = replace(WAITING, labels=labels)
+    terms = Terms("ci", PackageDigest("sha256:01"), "debian-12", SMALL, GuestNetwork.NAT, Interrupt.MOVE)
+    runner = runner_for(job, terms, RunnerId("n"), 3, HostId("a"), NOW)
+    assert runner.labels == labels

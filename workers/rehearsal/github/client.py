@@ -52,11 +52,14 @@ class SimulatorClient:
         count: int = 1,
         *,
         together: bool = False,
+        of_fork: bool = False,
     ) -> list[int]:
         """Start jobs of `(name, script)` steps, each in a run of its own unless `together`; return their ids."""
         orders = [{"name": name, "run": run} for name, run in steps]
         wish: Json = {"repository": repository, "labels": list(labels), "steps": orders}
-        answer = self._ask("POST", "/_simulator/jobs", wish | {"count": count, "together": together})
+        answer = self._ask(
+            "POST", "/_simulator/jobs", wish | {"count": count, "together": together, "of_fork": of_fork}
+        )
         return [int(one) for one in answer["ids"]]
 
     def job(self, job_id: int, after: int = 0) -> Json:

@@ -52,7 +52,7 @@ def payload_of(action: str, job: Job, url: str) -> Json:
     }
     payload: Json = rewritten(sample, words)
     payload["workflow_job"] |= {"workflow_name": "Rehearsal", **links_of(job, url), **job_fields(job)}
-    payload["repository"] |= {"name": name, "full_name": job.run.repository}
+    payload["repository"] |= {"name": name, "full_name": job.run.repository, "private": False}
     payload["repository"]["owner"] |= {"login": owner}
     payload["installation"] = {"id": job.run.installation.id, "node_id": "MDIzOkludGVncmF0aW9uSW5zdGFsbGF0aW9u"}
     return payload

@@ -131,6 +131,8 @@ class Run:
     attempt: int = 1
     jobs: list[Job] = field(default_factory=list)
     """Of every attempt, oldest first."""
+    is_of_fork: bool = False
+    """What it runs is the code of a fork."""
 
     def of_attempt(self, attempt: int | None = None) -> list[Job]:
         """Return the jobs of one attempt, the latest by default."""

@@ -43,7 +43,7 @@ class Rehearsing:
         return jsonify({"id": installation.id, "account": installation.account}), HTTPStatus.CREATED
 
     def start(self) -> Answer:
-        """`{"repository", "labels", "steps": [{"name", "run"}], "count", "together"}` starts jobs.
+        """`{"repository", "labels", "steps": [{"name", "run"}], "count", "together", "of_fork"}` starts jobs.
 
         Each is a run of its own unless `together`, which makes them the jobs of one run.
         """
@@ -51,7 +51,8 @@ class Rehearsing:
         steps = [StepOrder(str(step["name"]), str(step["run"])) for step in asked["steps"]]
         names = [f"{asked.get('name', 'rehearsal')} {number}" for number in range(1, int(asked.get("count", 1)) + 1)]
         groups = [names] if asked.get("together") else [[name] for name in names]
-        runs = [self._world.start_run(str(asked["repository"]), group, asked["labels"], steps) for group in groups]
+        repository, of_fork = str(asked["repository"]), bool(asked.get("of_fork"))
+        runs = [self._world.start_run(repository, group, asked["labels"], steps, of_fork=of_fork) for group in groups]
         ids = [job.id for run in runs for job in run.jobs]
         return jsonify({"ids": ids, "run_ids": [run.id for run in runs]}), HTTPStatus.CREATED
 

@@ -142,6 +142,8 @@ class Views:
         view = self._sample("get /repos/{owner}/{repo}/actions/runs/{run_id}", run.repository)
         rewrite: Json = rewritten(view, {"30433642": str(run.id)})
         started = any(job.started_at for job in run.of_attempt())
+        if not run.is_of_fork:
+            rewrite["head_repository"]["id"] = rewrite["repository"]["id"]
         return rewrite | {
             "id": run.id,
             "run_attempt": run.attempt,

@@ -167,15 +167,21 @@ class World:
     # ---------------------------------------------------------------- runs and jobs
 
     def start_run(
-        self, repository: str, names: Sequence[str], labels: Sequence[str], steps: Sequence[StepOrder]
+        self,
+        repository: str,
+        names: Sequence[str],
+        labels: Sequence[str],
+        steps: Sequence[StepOrder],
+        *,
+        of_fork: bool = False,
     ) -> Run:
-        """Start a workflow run with one job per name, all alike."""
+        """Start a workflow run with one job per name, all alike; `of_fork`: for the code of a fork."""
         with self.changed:
             installation = self.installation_of(repository.split("/", maxsplit=1)[0])
             if installation is None:
                 text = f"the App is not installed for {repository!r}; POST /_simulator/installations first"
                 raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, text)
-            run = Run(next(self._ids), repository, installation, self.clock.now())
+            run = Run(next(self._ids), repository, installation, self.clock.now(), is_of_fork=of_fork)
             self.runs[run.id] = run
             for slot, name in enumerate(names):
                 self._queue(run, slot, name, tuple(labels), steps)
