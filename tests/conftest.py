@@ -34,6 +34,7 @@ def turn_of(nodeid: str) -> str:
     return "guests" if file.startswith(GUESTS) else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Turns:
     return Turns(config, log)
 

@@ -39,6 +39,8 @@ Json = dict[str, Any]
 WORK_STEP: Final = "Work"
 DISK_MIB: Final = 16
 WORK_SHARES: Final = (0.5, 1.5)
+# How much longer than a notice a job works that must not end by itself before its host does.
+WORK_SPARE_S: Final = 30.0
 # The shortest phases last some tens of milliseconds.
 PHASE_INTERVAL_S: Final = 0.005
 # Both a warm spare and room for all guests of the one that is taken.
@@ -79,6 +81,8 @@ class Drill:
         """Numbers of the interruptions whose fault was planted; a phase may be over before anybody has seen it."""
         self.chance = random.Random(f"{options.seed}/jobs")  # noqa: S311 it chooses how long jobs work, nothing secret
         self.needs_jobs = True
+        self.least_work_s = 0.0
+        """How long every job works that is queued now."""
         self.jobs: list[int] = []
         """The first attempt of each job that has not been counted yet."""
         self.pending: list[Interruption] = []
@@ -111,6 +115,9 @@ class Drill:
     # ------------------------------------------------------------ one interruption
 
     def _interrupt(self, plan: Plan, *, is_last: bool) -> None:
+        if plan.fault in TAKES_ALL:
+            self._end_jobs()
+            self.least_work_s = plan.notice_s + WORK_SPARE_S
         hosts = self._wait_work()
         self._look_until(time.monotonic() + plan.delay_s)
         self.needs_jobs = not is_last
@@ -128,6 +135,7 @@ class Drill:
         if plan.fault and phase is not None:
             self._plant(done, plan.fault, phase)
         self._settle(done)
+        self.least_work_s = 0.0
 
     def _plant(self, done: Interruption, fault: str, phase: MigrationPhase) -> None:
         """Wait until a move off the host is in the fault's phase, and plant it; no other phase will do."""
@@ -205,12 +213,14 @@ class Drill:
         self._count_ended()
         for _ in range(self.options.jobs - len(self.jobs) if self.needs_jobs else 0):
             # They do not end together, so that there always is one at work.
-            steps = steps_of(self.options.work_s * self.chance.uniform(*WORK_SHARES))
+            work_s = max(self.least_work_s, self.options.work_s * self.chance.uniform(*WORK_SHARES))
+            steps = steps_of(work_s)
             self.jobs += self.stage.in_internet(partial(self.stage.github.start_jobs, REPOSITORY, [SERVED], steps))
 
     def _end_jobs(self) -> None:
+        """Let every job come to its end, and wait until all are counted."""
         end = time.monotonic() + JOBS_LIMIT_S
-        with self.screen.waiting("waiting until the last jobs have ended"):
+        with self.screen.waiting("waiting until the jobs have ended"):
             while self.pending or self.jobs:
                 self.stage.end_work()
                 self._count_ended()
