@@ -5,7 +5,7 @@ They run in processes of their own: whoever floods the public listener does not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -24,15 +24,18 @@ log: Final = structlog.get_logger(__name__)
 
 
 def create_public_app(
-    store: DeliveryStore, hints: Hints, clock: Clock, secret: bytes, is_well: Callable[[], bool]
+    store: DeliveryStore, hints: Hints, clock: Clock, secrets: Sequence[bytes], is_well: Callable[[], bool]
 ) -> Flask:
-    """Return the app that GitHub and people reach. Deliveries are stored first and hinted at afterwards."""
+    """Return the app that GitHub and people reach. Deliveries are stored first and hinted at afterwards.
+
+    What any of the secrets has signed is GitHub's.
+    """
     app = _app("webhook.public", deliveries.BODY_LIMIT_BYTES)
 
     @app.post("/github")
     def github() -> Response:
         body = request.get_data()
-        if not is_signed(body, request.headers.get("X-Hub-Signature-256"), secret):
+        if not is_signed(body, request.headers.get("X-Hub-Signature-256"), secrets):
             return _error("the signature is missing or wrong; both sides must have the same webhook secret", 401)
         delivery = deliveries.read(request.headers, body, clock.now())
         store.write_deliveries([delivery])

@@ -34,6 +34,7 @@ class ControlSettings(BaseSettings):
     github_app_id: int = 0
     github_key_file: Path | None = None
     webhook_secret_file: Path | None = None
+    """One secret, or two in two lines while it is changed: what either has signed is GitHub's."""
 
     market_url: str | None = None
     """The local spot market, if hosts come from there."""
@@ -89,11 +90,12 @@ class ControlSettings(BaseSettings):
         return guest_mtu(self.underlay_mtu, self.overlay)
 
     @property
-    def webhook_secret(self) -> SecretStr:
-        """The secret that signs GitHub's deliveries."""
+    def webhook_secrets(self) -> tuple[SecretStr, ...]:
+        """The secrets that sign GitHub's deliveries: each line that is not empty."""
         if self.webhook_secret_file is None:
-            return SecretStr("")
-        return SecretStr(self.webhook_secret_file.read_text().strip())
+            return ()
+        lines = self.webhook_secret_file.read_text().splitlines()
+        return tuple(SecretStr(line.strip()) for line in lines if line.strip())
 
 
 class HostSettings(BaseSettings):

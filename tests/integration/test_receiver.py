@@ -54,7 +54,7 @@ def kept_guids(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def client(store: SqlStore, hints: HeardHints, clock: ManualClock) -> FlaskClient:
-    return create_public_app(store, hints, clock, SECRET, lambda: True).test_client()
+    return create_public_app(store, hints, clock, [SECRET], lambda: True).test_client()
 
 
 def post(client: FlaskClient, body: bytes, headers: dict[str, str]) -> int:
@@ -129,7 +129,7 @@ def test_a_store_that_cannot_be_reached_is_answered_503_and_the_redelivery_count
 
 def test_health_says_whether_the_store_answers(store: SqlStore, clock: ManualClock) -> None:
     answers = [True, False]
-    client = create_public_app(store, HeardHints(), clock, SECRET, lambda: answers.pop(0)).test_client()
+    client = create_public_app(store, HeardHints(), clock, [SECRET], lambda: answers.pop(0)).test_client()
     assert [client.get("/healthz").status_code for _ in range(2)] == [200, 503]
 
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 HOST_KEEP_ALIVE_S: Final = 75
 # Each holds one word of a host for some milliseconds; a fleet's notices come all at once.
 HOST_THREADS: Final = 32
+# The one that GitHub has, and the one that it is to get.
+SECRETS_MAX: Final = 2
 PUBLIC_PROCESSES: Final = 2
 PUBLIC_THREADS: Final = 8
 GRACEFUL_LIMIT_S: Final = 5
@@ -55,7 +57,7 @@ LEASE_WAIT: Final = timedelta(seconds=2)
 def run_serve(settings: ControlSettings) -> int:
     """Serve until SIGTERM. Raises `Unfit`, before anything is started, if machine or settings do not allow it."""
     start_logging("serve")
-    _secret(settings)
+    webhook_secrets(settings)
     for name, listen in (("public_listen", settings.public_listen), ("host_listen", settings.host_listen)):
         check_free(name, listen)
     renew = renewal(settings, "serve")
@@ -69,7 +71,7 @@ def public_app() -> WSGIApplication:
     start_logging("public")
     store = open_store(settings.database, SystemClock())
     hints = BackgroundHints(sending_to(settings.redis_url))
-    return create_public_app(store, hints, SystemClock(), _secret(settings), lambda: _is_well(store))
+    return create_public_app(store, hints, SystemClock(), webhook_secrets(settings), lambda: _is_well(store))
 
 
 def host_app() -> WSGIApplication:
@@ -140,14 +142,17 @@ def _memory_backed() -> str:
     return "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"  # noqa: S108 - gunicorn makes an unnamed file there
 
 
-def _secret(settings: ControlSettings) -> bytes:
+def webhook_secrets(settings: ControlSettings) -> tuple[bytes, ...]:
+    """Return the secrets that deliveries may be signed with. Raises `Unfit` for none and for more than two."""
     try:
-        secret = settings.webhook_secret.get_secret_value().encode()
-    except OSError as error:
+        secrets = tuple(secret.get_secret_value().encode() for secret in settings.webhook_secrets)
+    except (OSError, UnicodeDecodeError) as error:
         raise Unfit(f"webhook_secret_file cannot be read: {error}") from error
-    if not secret:
+    if not secrets:
         raise Unfit("webhook_secret_file is not set or empty; put the webhook's secret there, or anybody could sign")
-    return secret
+    if len(secrets) > SECRETS_MAX:
+        raise Unfit(f"webhook_secret_file has {len(secrets)} lines; keep the secret, and the next one while it changes")
+    return secrets
 
 
 def _is_well(store: SqlStore) -> bool:
