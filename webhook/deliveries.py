@@ -24,7 +24,7 @@ BODY_LIMIT_BYTES: Final = 1 << 20
 _GUID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _EVENT: Final = re.compile(r"[a-z_]{1,64}")
 
-# Numbers must fit the store's 64-bit columns, and PostgreSQL takes no NUL in a text.
+# Numbers must fit the store's columns, 64 bits but for attempts, and PostgreSQL takes no NUL in a text.
 _Number = Annotated[int, Field(gt=0, lt=1 << 63)]
 _Text = Annotated[str, StringConstraints(max_length=1024, pattern=r"^[^\x00]*$")]
 
@@ -36,7 +36,7 @@ class _Strict(BaseModel):
 class _Job(_Strict):
     id: _Number
     run_id: _Number
-    run_attempt: _Number
+    run_attempt: Annotated[int, Field(gt=0, lt=1 << 31)]
     name: _Text
     labels: Annotated[tuple[_Text, ...], Field(max_length=100)]
     # GitHub writes 0 for a job that no runner has taken.

@@ -85,6 +85,7 @@ def test_a_missing_field_that_we_read_is_named(path: tuple[str, ...]) -> None:
         (("workflow_job", "id"), 0),
         (("workflow_job", "id"), 1 << 63),
         (("workflow_job", "run_attempt"), None),
+        (("workflow_job", "run_attempt"), 1 << 31),
         (("workflow_job", "labels"), "spot-runner"),
         (("workflow_job", "labels"), [1]),
         (("workflow_job", "labels"), ["x"] * 101),
