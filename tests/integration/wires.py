@@ -223,6 +223,16 @@ def greet(place: Place, address: str, port: int) -> None:
         assert connection.recv(8)
 
 
+def hears(place: Place, address: str, port: int, limit_s: float = 0.7) -> bool:
+    """Whether somebody answers there; a connection that carries nothing is none, and whatever is opened is closed."""
+    try:
+        with contextlib.closing(place.connect(address, port, limit_s)) as connection:
+            connection.sendall(b"is anybody there")
+            return bool(connection.recv(1))
+    except OSError:  # refused, unreachable and silence are all the same
+        return False
+
+
 # ---------------------------------------------------------------- frames
 
 

@@ -27,8 +27,6 @@ from workers.host.sending import MIRRORED_LIMIT_S, Sending
 from workers.host.source import SourceCommand, SourceEvent, SourceState
 from workers.host.streams import Outgoing
 
-# A store that is slow for a moment is no reason to keep a guest on a machine that is taken away.
-PARK_STALL_LIMIT_S: Final = 6.0
 # From then on what is written meanwhile is better sent once, while the guest stands.
 LAST_CHANCE_S: Final = 15.0
 # The control plane looks at every part before it commits.
@@ -38,7 +36,8 @@ COMMIT_LIMIT_S: Final = 10.0
 class Parking(Sending):
     """One guest on its way into the store."""
 
-    stall_limit_s = PARK_STALL_LIMIT_S
+    # A store that hangs ends its own calls; one that is slow is no reason to keep a guest on a machine that goes away.
+    stall_limit_s = float("inf")
     # What is left once the guest stands may take until the deadline.
     limits: Mapping[SourceState, float] = {
         SourceState.MIRRORED: MIRRORED_LIMIT_S,

@@ -279,15 +279,16 @@ class Sending(Move):
 
     async def _watch(self) -> None:
         """Notice what nobody says: a peer that takes nothing any more, and time that has run out."""
-        seen, changed_at = (object(), object()), time.monotonic()
+        seen, looked_at, silent_s = (object(), object()), time.monotonic(), 0.0
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             now, state = time.monotonic(), self._source.state
             is_sending = state in _COPYING and not self._is_setting_up
             progress = await self._progress(seen) if is_sending else (object(), object())
-            if progress != seen:
-                seen, changed_at = progress, now
-            if self._is_too_late(state, now, changed_at):
+            # Time in which this machine itself stood still says nothing about the peer.
+            silent_s = silent_s + min(now - looked_at, WATCH_INTERVAL_S * 2) if progress == seen else 0.0
+            seen, looked_at = progress, now
+            if self._is_too_late(state, now, silent_s):
                 self.put(source.LimitReached())
             elif is_sending:
                 # A QEMU that hangs is noticed by the next look at its progress, so it must not hold this up.
@@ -308,8 +309,8 @@ class Sending(Move):
         except (Unreachable, TimeoutError):
             return seen  # a QEMU that hangs makes no progress
 
-    def _is_too_late(self, state: SourceState, now: float, changed_at: float) -> bool:
-        if state in _COPYING and now - changed_at > self.stall_limit_s:
+    def _is_too_late(self, state: SourceState, now: float, silent_s: float) -> bool:
+        if state in _COPYING and silent_s > self.stall_limit_s:
             self._source.reason = self._source.reason or "the target takes nothing any more"
             return True
         has_stood = now - self._entered > self.limits.get(state, float("inf"))
