@@ -47,6 +47,8 @@ MOVE_LIFE: Final = timedelta(minutes=15)
 BACKDATED: Final = timedelta(minutes=10)
 ISSUER_LIFE: Final = timedelta(days=3650)
 
+RELAY: Final = "relay"
+
 CERTIFICATE: Final = "certificate.pem"
 KEY: Final = "key.pem"
 CONTROL_CA: Final = "control-ca.pem"
@@ -122,6 +124,13 @@ class Authority:
         """
         return _pem(self._leaf(self._hosts, _key_of(csr_pem), move_name(host_id, migration_id), (), MOVE_LIFE))
 
+    def relay_certificate(self, csr_pem: str) -> str:
+        """Return the relay's next certificate for the key of this request; every name in the request is ignored.
+
+        Raises `BadInput` if the request was not signed by its own P-256 key.
+        """
+        return _pem(self._leaf(self._control, _key_of(csr_pem), RELAY, ()))
+
     def control_leaf(self, name: str, addresses: Sequence[str] = ()) -> Leaf:
         """Make a certificate and key for a part of the control plane: `control`, `relay`."""
         key = _make_key()
@@ -158,23 +167,36 @@ class Authority:
         )
 
 
-def make_csr(host_id: HostId) -> tuple[str, str]:
+def make_csr(name: str) -> tuple[str, str]:
     """Make a host's key and the request for its certificate; returns (key, request), both PEM."""
     key = _make_key()
-    return _key_pem(key), _request(host_id, key)
+    return _key_pem(key), _request(name, key)
 
 
-def next_csr(host_id: HostId, directory: Path) -> str:
+def next_csr(name: str, directory: Path) -> str:
     """Return the request (PEM) for the next certificate of the key in this directory."""
-    key = load_pem_private_key((directory / KEY).read_bytes(), password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise Unfit(f"{directory / KEY} holds no P-256 key; remove the directory, and the machine with it")
-    return _request(host_id, key)
+    return _request(name, _present_key(directory))
 
 
 def write_next(directory: Path, certificate: str) -> None:
-    """Put the next certificate (PEM) in the place of the present one; the key stays, so both fit at any moment."""
+    """Put the next certificate (PEM) in the place of the present one; the key stays, so both fit at any moment.
+
+    Raises `BadInput` if it is none, or another key's.
+    """
+    try:
+        key = x509.load_pem_x509_certificate(certificate.encode()).public_key()
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise BadInput(f"the certificate cannot be read ({error}); send it as PEM") from error
+    if key != _present_key(directory).public_key():
+        raise BadInput("the certificate is for another key; make it from this machine's own request")
     _write(directory / CERTIFICATE, certificate, 0o644)
+
+
+def _present_key(directory: Path) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key((directory / KEY).read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Unfit(f"{directory / KEY} holds no P-256 key; remove the directory, and the machine with it")
+    return key
 
 
 def write_leaf(directory: Path, leaf: Leaf, control_ca: str, hosts_ca: str) -> None:
@@ -202,8 +224,8 @@ def common_name(certificate: Mapping[str, object] | None) -> str | None:
 # ---------------------------------------------------------------- certificates
 
 
-def _request(host_id: HostId, key: ec.EllipticCurvePrivateKey) -> str:
-    request = x509.CertificateSigningRequestBuilder().subject_name(_subject(host_id)).sign(key, hashes.SHA256())
+def _request(name: str, key: ec.EllipticCurvePrivateKey) -> str:
+    request = x509.CertificateSigningRequestBuilder().subject_name(_subject(name)).sign(key, hashes.SHA256())
     return request.public_bytes(Encoding.PEM).decode()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from workers.domain.errors import Unfit
 from workers.domain.overlay import HUB_ADDRESS, OVERLAY_NETWORK, Overlay, tunnel_mtu
+from workers.identity import RELAY, next_csr, write_next
 from workers.listener import Identity, open_port, parse_listen, require_root, run_until_told, serve
 from workers.relay.hub import Hub
 from workers.relay.network import RelayNetwork
@@ -12,6 +15,19 @@ from workers.relay.server import Forwarder, make_relay_app
 from workers.settings import RelaySettings
 from workers.telemetry import start_logging
 from workers.wireguard import Seat, Wireguard
+
+
+class Credentials:
+    """The relay's identity on its disk; the listener shows a certificate as soon as it lies there."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def request(self) -> str:
+        return next_csr(RELAY, self._home)
+
+    def take(self, certificate: str) -> None:
+        write_next(self._home, certificate)
 
 
 def run_relay(settings: RelaySettings) -> None:
@@ -33,7 +49,7 @@ def run_relay(settings: RelaySettings) -> None:
         OverlaySide(wireguard.name, settings.overlay_callers) if wireguard else None,
     )
     forwarder = Forwarder(network, settings.relay_home / "forwarding.json")
-    run_until_told(serve(make_relay_app(forwarder, hub), listening, identity))
+    run_until_told(serve(make_relay_app(forwarder, Credentials(settings.relay_home), hub), listening, identity))
 
 
 def _seat(settings: RelaySettings) -> Seat:

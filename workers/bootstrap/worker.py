@@ -10,7 +10,7 @@ from typing import Final
 
 from workers.app import QUEUES
 from workers.bootstrap.control import check
-from workers.bootstrap.leaf import RENEWAL_INTERVAL, renewal
+from workers.bootstrap.leaf import RELAY_INTERVAL, RENEWAL_INTERVAL, relay_renewal, renewal
 from workers.bootstrap.supervisor import Child, Chore, supervise
 from workers.settings import ControlSettings
 from workers.telemetry import start_logging
@@ -22,6 +22,9 @@ def run_worker(settings: ControlSettings) -> int:
     """Work until SIGTERM. Raises `Unfit` if this machine or these settings do not allow it."""
     start_logging("worker")
     check(settings)
-    renew = renewal(settings, "worker")
+    chores = [Chore(RENEWAL_INTERVAL.total_seconds(), renewal(settings, "worker"))]
+    if settings.relay_url is not None:
+        renew = relay_renewal(settings, settings.home / "worker", settings.relay_url)
+        chores.append(Chore(RELAY_INTERVAL.total_seconds(), renew))
     children = [Child(name, (sys.executable, "-m", "workers.tasks", name)) for name in (*QUEUES, BEAT)]
-    return supervise(children, [Chore(RENEWAL_INTERVAL.total_seconds(), renew)])
+    return supervise(children, chores)

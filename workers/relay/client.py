@@ -23,7 +23,7 @@ CALL_LIMIT_S: Final = 3.0
 _ONE: Final = TypeAdapter(Forwarding)
 _ALL: Final = TypeAdapter(tuple[Forwarding, ...])
 _STATIONS: Final = TypeAdapter(tuple[Station, ...])
-_KEY: Final = TypeAdapter(str)
+_TEXT: Final = TypeAdapter(str)
 
 
 class RelayClient:
@@ -42,11 +42,15 @@ class RelayClient:
         self._call("PUT", "/v1/forwarding", _ALL.dump_json(tuple(entries)))
 
     def admit(self, stations: Iterable[Station]) -> str:
-        answer = self._call("PUT", "/v1/overlay", _STATIONS.dump_json(tuple(stations)))
-        try:
-            return _KEY.validate_json(answer.content)
-        except ValidationError as error:
-            raise Refused(f"the relay answered something else than its key: {error}") from error
+        return _text(self._call("PUT", "/v1/overlay", _STATIONS.dump_json(tuple(stations))), "its key")
+
+    def certificate_request(self) -> str:
+        """Return the request (PEM) for the relay's next certificate."""
+        return _text(self._call("GET", "/v1/certificate"), "a request for a certificate")
+
+    def renew(self, certificate: str) -> None:
+        """Let the relay show this certificate (PEM) from now on. Raises `BadInput` if it is not its key's."""
+        self._call("PUT", "/v1/certificate", _TEXT.dump_json(certificate))
 
     def close(self) -> None:
         """Close every connection."""
@@ -54,3 +58,10 @@ class RelayClient:
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         return self._caller.ask(NAME, Call(method, self._url + path, CALL_LIMIT_S, CONNECT_LIMIT_S, body))
+
+
+def _text(answer: httpx.Response, what: str) -> str:
+    try:
+        return _TEXT.validate_json(answer.content)
+    except ValidationError as error:
+        raise Refused(f"the relay answered something else than {what}: {error}") from error

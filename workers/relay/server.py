@@ -30,6 +30,7 @@ from workers.relay.forwarding import Table, forget, point, replace_all
 from workers.relay.hub import Hub
 
 ENTRY_LIMIT_BYTES: Final = 4 << 10
+CERTIFICATE_LIMIT_BYTES: Final = 16 << 10
 # A full guest network has 65,519 entries of about 200 bytes each.
 TABLE_LIMIT_BYTES: Final = 16 << 20
 # A full word is made of rows that were read some seconds ago, at most a client's time limit.
@@ -38,7 +39,7 @@ FRESH_LIMIT_S: Final = 30.0
 _ONE: Final = TypeAdapter(Forwarding)
 _ALL: Final = TypeAdapter(tuple[Forwarding, ...])
 _STATIONS: Final = TypeAdapter(tuple[Station, ...])
-_KEY: Final = TypeAdapter(str)
+_TEXT: Final = TypeAdapter(str)
 _TABLE: Final = TypeAdapter(Table)
 
 
@@ -50,6 +51,16 @@ class Projection(Protocol):
 
     def change(self, before: Forwarding | None, after: Forwarding | None) -> None:
         """Replace one entry."""
+
+
+class Credentials(Protocol):
+    """The relay's own key, and what the control plane signs of it. Blocks for some milliseconds."""
+
+    def request(self) -> str:
+        """Return the request (PEM) for the next certificate."""
+
+    def take(self, certificate: str) -> None:
+        """Show this one (PEM) from now on. Raises `BadInput` if it is not our key's."""
 
 
 class Forwarder:
@@ -112,7 +123,7 @@ class Forwarder:
             _save(self._file, after)
 
 
-def make_relay_app(forwarder: Forwarder, hub: Hub | None = None) -> Starlette:
+def make_relay_app(forwarder: Forwarder, credentials: Credentials, hub: Hub | None = None) -> Starlette:
     """Return the relay's API, which only the control plane may call; `hub` is None without an overlay."""
 
     async def show(_: Request) -> Response:
@@ -138,9 +149,19 @@ def make_relay_app(forwarder: Forwarder, hub: Hub | None = None) -> Starlette:
         if hub is None:
             raise Refused("this relay is no hub of an overlay; start it with SPOT_RUNNER_OVERLAY=wireguard")
         stations = await read(request, _STATIONS, TABLE_LIMIT_BYTES)
-        return answer(_KEY, await asyncio.to_thread(hub.admit, stations))
+        return answer(_TEXT, await asyncio.to_thread(hub.admit, stations))
+
+    async def request_certificate(_: Request) -> Response:
+        return answer(_TEXT, await asyncio.to_thread(credentials.request))
+
+    async def take_certificate(request: Request) -> Response:
+        certificate = await read(request, _TEXT, CERTIFICATE_LIMIT_BYTES)
+        await asyncio.to_thread(credentials.take, certificate)
+        return Response(status_code=204)
 
     routes = [
+        Route("/v1/certificate", request_certificate, methods=["GET"]),
+        Route("/v1/certificate", take_certificate, methods=["PUT"]),
         Route("/v1/overlay", admit, methods=["PUT"]),
         Route("/v1/forwarding", show, methods=["GET"]),
         Route("/v1/forwarding", hold, methods=["PUT"]),
