@@ -56,6 +56,8 @@ class FakeGitHub:
     """Of deliveries."""
     is_public: bool = True
     """Whether anybody can see the repository."""
+    is_installed: bool = True
+    """Whether our App is; without it everything we ask is refused and nothing is told us."""
     of_forks: set[int] = field(default_factory=set)
     """The runs that come from forks."""
     jobs: dict[JobId, RemoteJob] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class FakeGitHub:
 
     def register(self, installation_id: int, repository: str, name: str, labels: Sequence[str]) -> Registration:
         with self.trouble.befalls("github", "register", name):
+            self._require_installed()
             for former in [one for one in self.runners.values() if one.name == name]:
                 self._remove(former)
             runner = RemoteRunner(next(self._numbers), name, tuple(labels), self.clock.now())
@@ -75,8 +78,13 @@ class FakeGitHub:
 
     def deregister(self, installation_id: int, repository: str, github_id: int) -> None:
         with self.trouble.befalls("github", "deregister", github_id):
+            self._require_installed()
             if github_id in self.runners:
                 self._remove(self.runners[github_id])
+
+    def _require_installed(self) -> None:
+        if not self.is_installed:
+            raise Refused("the App is not installed there")
 
     def _remove(self, runner: RemoteRunner) -> None:
         if runner.job is not None:
@@ -85,6 +93,7 @@ class FakeGitHub:
 
     def job(self, installation_id: int, repository: str, job_id: JobId) -> JobSeen | None:
         with self.trouble.befalls("github", "job", job_id):
+            self._require_installed()
             job = self.jobs.get(job_id)
             if job is None:
                 return None
@@ -93,12 +102,14 @@ class FakeGitHub:
 
     def run(self, installation_id: int, repository: str, run_id: int) -> RunSeen | None:
         with self.trouble.befalls("github", "run", run_id):
+            self._require_installed()
             if not any(job.run_id == run_id for job in self.jobs.values()):
                 return None
             return RunSeen(is_public=self.is_public, is_fork=run_id in self.of_forks)
 
     def rerun_failed(self, installation_id: int, repository: str, run_id: int) -> None:
         with self.trouble.befalls("github", "rerun_failed", run_id):
+            self._require_installed()
             attempt = self.attempt_of(run_id)
             latest = [job for job in self.jobs.values() if job.run_id == run_id and job.attempt == attempt]
             if any(job.status != "completed" for job in latest):
@@ -200,7 +211,7 @@ class FakeGitHub:
         )
         delivery = Delivery(fact.delivery, "workflow_job", action.value, now, b"", fact)
         # Whoever missed `queued` would never know of the job; GitHub's users redeliver that one.
-        lost = action is not JobAction.QUEUED and self.random.random() < self.loss
+        lost = not self.is_installed or (action is not JobAction.QUEUED and self.random.random() < self.loss)
         for _ in range(0 if lost else 1 + (self.random.random() < self.loss)):
             delay = timedelta(seconds=self.random.uniform(0, 20)) if self.loss else timedelta()
             self._on_the_way.append((now + delay, delivery))

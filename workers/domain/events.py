@@ -72,6 +72,8 @@ class Happening(StrEnum):
     RUNNER_STARTED = auto()
     RUNNER_STOPPED = auto()
     RUNNER_GONE = auto()
+    REGISTRATION_LEFT = auto()
+    """GitHub does not let us take it away: our App is not installed there any more, or may not do so."""
     HOLD_BEGAN = auto()
     HOLD_ENDED = auto()
     """Let go by the job before its time."""

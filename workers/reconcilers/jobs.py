@@ -113,7 +113,7 @@ class Jobs:
         self._asked_at[job_id] = now
         try:
             seen = self._github.job(job.installation_id, job.repository, job_id)
-        except TryLater:
+        except (TryLater, Refused):
             return ()  # asked again when the interval is over; the webhooks may come by themselves
         if seen is None:
             return (planning.polled_fact(job, "completed", "cancelled", (None, None), now),)

@@ -178,10 +178,16 @@ class Runners:
         return self._end(lease, end_of_retired(seen))
 
     def _let_go(self, lease: Lease[Runner]) -> None:
+        """Take the registration away, or leave it if GitHub refuses us: it drops runners that it hears nothing of."""
         runner = lease.row
-        if runner.github_id is not None:
+        if runner.github_id is None:
+            return
+        events: list[Event] = []
+        try:
             self._github.deregister(runner.installation_id, runner.repository, runner.github_id)
-            lease.write(replace(runner, github_id=None))
+        except Refused as error:
+            events.append(self._event(Happening.REGISTRATION_LEFT, runner, because=str(error)))
+        lease.write(replace(runner, github_id=None), *events)
 
     def _abort_move(self, runner: Runner) -> bool:
         """A runner is not stopped while it moves: the migration is given up, or waited for if it must go forward."""

@@ -37,6 +37,7 @@ SENTENCES: Final = {
     Happening.RUNNER_STARTED: "{runner} has its configuration and asks for work",
     Happening.RUNNER_STOPPED: "{runner} is stopped",
     Happening.RUNNER_GONE: "{runner} is gone",
+    Happening.REGISTRATION_LEFT: "{runner} stays registered at GitHub, which does not let us take that away",
     Happening.HOLD_BEGAN: "{runner} is held: its job is not to be moved",
     Happening.HOLD_ENDED: "{runner} is let go by its job, it may be moved",
     Happening.HOLD_BROKEN: "the hold of {runner} is broken by the deadline of {host}",
