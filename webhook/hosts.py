@@ -28,21 +28,21 @@ from workers.domain.messages import (
     Word,
 )
 from workers.domain.migration import Said
-from workers.domain.names import HostId, MigrationId
+from workers.domain.names import HostId, MigrationId, PackageDigest
 
 T = TypeVar("T")
 
-_REGISTER: Final = TypeAdapter(RegistrationRequest)
-_RENEW: Final = TypeAdapter(RenewalRequest)
-_REGISTERED: Final = TypeAdapter(RegistrationAnswer)
-_HEARTBEAT: Final = TypeAdapter(Heartbeat)
-_HEARD: Final = TypeAdapter(HeartbeatAnswer)
-_NOTICE: Final = TypeAdapter(Notice)
-_WORD: Final = TypeAdapter(Word)
-_ROW: Final = TypeAdapter(RowView)
+REGISTER: Final = TypeAdapter(RegistrationRequest)
+RENEW: Final = TypeAdapter(RenewalRequest)
+REGISTERED: Final = TypeAdapter(RegistrationAnswer)
+HEARTBEAT: Final = TypeAdapter(Heartbeat)
+HEARD: Final = TypeAdapter(HeartbeatAnswer)
+NOTICE: Final = TypeAdapter(Notice)
+WORD: Final = TypeAdapter(Word)
+ROW: Final = TypeAdapter(RowView)
 _NOT_YOURS: Final = "no such migration of this host"
-_ASKED: Final = TypeAdapter(ObjectsAsked)
-_URLS: Final = TypeAdapter(ObjectUrls)
+ASKED: Final = TypeAdapter(ObjectsAsked)
+URLS: Final = TypeAdapter(ObjectUrls)
 
 
 def host_routes(words: Words) -> Blueprint:
@@ -55,19 +55,19 @@ def host_routes(words: Words) -> Blueprint:
 
     @routes.post("/register")
     def register() -> Response:
-        return _answer(_REGISTERED, words.register(_body(_REGISTER)))
+        return _answer(REGISTERED, words.register(_body(REGISTER), request.remote_addr))
 
     @routes.post("/renew")
     def renew() -> Response:
-        return _answer(_REGISTERED, words.renew(admitted(words), _body(_RENEW)))
+        return _answer(REGISTERED, words.renew(admitted(words), _body(RENEW)))
 
     @routes.post("/heartbeat")
     def heartbeat() -> Response:
-        return _answer(_HEARD, words.heartbeat(_caller(), _body(_HEARTBEAT)))
+        return _answer(HEARD, words.heartbeat(_caller(), _body(HEARTBEAT)))
 
     @routes.post("/notice")
     def notice() -> Response:
-        words.notice(admitted(words), _body(_NOTICE))
+        words.notice(admitted(words), _body(NOTICE))
         return Response(status=204)
 
     @routes.get("/migrations/<migration_id>")
@@ -76,20 +76,28 @@ def host_routes(words: Words) -> Blueprint:
 
     @routes.post("/migrations/<migration_id>/objects")
     def objects(migration_id: str) -> Response:
-        urls = words.object_urls(admitted(words), MigrationId(migration_id), _body(_ASKED).names)
-        return _answer(_URLS, ObjectUrls(urls)) if urls is not None else abort(404, _NOT_YOURS)
+        urls = words.object_urls(admitted(words), MigrationId(migration_id), _body(ASKED).names)
+        return _answer(URLS, ObjectUrls(urls)) if urls is not None else abort(404, _NOT_YOURS)
 
     @routes.post("/migrations/<migration_id>/certificate")
     def certificate(migration_id: str) -> Response:
-        given = words.move_certificate(admitted(words), MigrationId(migration_id), _body(_RENEW))
-        return _answer(_REGISTERED, given) if given else abort(404, _NOT_YOURS)
+        given = words.move_certificate(admitted(words), MigrationId(migration_id), _body(RENEW))
+        return _answer(REGISTERED, given) if given else abort(404, _NOT_YOURS)
 
     @routes.post("/migrations/<migration_id>/<said>")
     def say(migration_id: str, said: str) -> Response:
-        caller, word = admitted(words), _body(_WORD)
+        caller, word = admitted(words), _body(WORD)
         return _row(words.say(caller, MigrationId(migration_id), _said(said), word))
 
+    _add_package_routes(routes, words)
     return routes
+
+
+def _add_package_routes(routes: Blueprint, words: Words) -> None:
+    @routes.post("/packages/<hex_>/objects")
+    def package_objects(hex_: str) -> Response:
+        admitted(words)
+        return _answer(URLS, ObjectUrls(words.package_urls(PackageDigest(f"sha256:{hex_}"), _body(ASKED).names)))
 
 
 def admitted(words: Words) -> HostId:
@@ -123,7 +131,7 @@ def _said(text: str) -> Said:
 
 
 def _row(view: RowView | None) -> Response:
-    return _answer(_ROW, view) if view else abort(404, _NOT_YOURS)
+    return _answer(ROW, view) if view else abort(404, _NOT_YOURS)
 
 
 def _answer(adapter: TypeAdapter[T], value: T) -> Response:

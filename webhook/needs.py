@@ -16,6 +16,7 @@ from workers.domain.migration import Migration, Role
 from workers.domain.names import HostId, MigrationId, RunnerId
 from workers.domain.overlay import Station
 from workers.domain.park import ObjectMethod
+from workers.domain.registration import Token
 from workers.domain.runner import Runner
 
 
@@ -88,6 +89,9 @@ class HostStore(Protocol):
 
     def change_hold(self, before: Hold | None, after: Hold, *events: Event) -> bool:
         """Put `after` in the place of `before`; False, and nothing is written, if that is not there any more."""
+
+    def token(self, token: str) -> Token | None:
+        """Return what is kept of a token, None if it never was."""
 
     def burn_token(self, token: str, address: str) -> HostId | None:
         """Use up a one-time token; return the host that it was made for, None if it is unknown, used or too old."""

@@ -14,10 +14,12 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 import structlog
 
+from webhook.gate import Gate
 from webhook.holds import hear_holds
 from webhook.needs import Authority, Clock, Follower, Hints, HostStore, Objects
 from webhook.seats import Seats
@@ -35,20 +37,24 @@ from workers.domain.messages import (
     RegistrationRequest,
     RenewalRequest,
     RowView,
+    Surroundings,
     Word,
 )
-from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide, may_pause
+from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide, may_pause, stood_ms
 from workers.domain.names import HostId, MigrationId, PackageDigest
+from workers.domain.notice import notice_event, noticed
 from workers.domain.park import ObjectMethod, object_name
+from workers.domain.published import object_name as package_object_name
+from workers.domain.registration import awaits_registration, began_at
 
 log: Final = structlog.get_logger(__name__)
 
 # So a terminated host is refused a second late at most, and the commit's way needs no look at the host's row.
 ADMITTED_LIMIT: Final = timedelta(seconds=1)
-# A notice is said again every second; what only the network's delay has moved is no news.
-DEADLINE_NEWS: Final = timedelta(milliseconds=200)
 DEADLINE_MAX_S: Final = 86400.0
 FIGURES_MAX: Final = 64
+# A sentence, not a log.
+TROUBLE_MAX: Final = 500
 NAMES_MAX: Final = 64
 # Long enough for a slow line to take what was asked for at once, and what failed is asked for anew.
 URL_LIMIT: Final = timedelta(minutes=5)
@@ -71,7 +77,16 @@ class Words:
     """Of the overlay, if the deployment has one."""
     follower: Follower | None = None
     """Points the relay, if the deployment has one."""
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    """What every host is told of the deployment once it has registered."""
+    nats: tuple[str, ...] = ()
+    """Networks behind whose addresses machines without a public one are seen."""
     _admitted: dict[HostId, datetime] = field(default_factory=dict)
+    _troubles: dict[HostId, str | None] = field(default_factory=dict)
+
+    @cached_property
+    def _gate(self) -> Gate:
+        return Gate(self.store, self.hints, self.clock, self.nats)
 
     def admit(self, host_id: HostId) -> None:
         """Raise `Refused` for a host that is not known or that is terminated."""
@@ -80,30 +95,32 @@ class Words:
         if at is None or not timedelta() <= now - at <= ADMITTED_LIMIT:
             self._remember(host_id, self.store.hosts.get(host_id), now)
 
-    def register(self, request: RegistrationRequest) -> RegistrationAnswer:
-        """Turn a one-time token into a host's identity; only the host that the token was made for gets it."""
+    def register(self, request: RegistrationRequest, source: str | None = None) -> RegistrationAnswer:
+        """Turn a one-time token into a host's identity; only the host that the token was made for gets it.
+
+        `source` is the address that the call came from, None if it is not known.
+        """
         address = _address(request.address)
-        refusal = Refused(f"{request.host_id} cannot register: the token is unknown, used, too old or another host's")
-        host = self.store.hosts.get(request.host_id)
-        if host is None or not _awaits_registration(host):
-            raise refusal
+        host = self._gate.admitted(request, source)
         if self.seats is not None:
             self.seats.check(request)
         with self.store.hosts.lease(host.id) as lease:
             # Signed first, so that a request that cannot be signed burns no token.
             certificate = self.authority.host_certificate(request.csr, host.id, address)
-            if not _awaits_registration(lease.row) or self.store.burn_token(request.token, address) != host.id:
-                raise refusal
+            if not awaits_registration(lease.row) or self.store.burn_token(request.token, address) != host.id:
+                raise self._gate.refused(request, source)
             place = self.seats.give(request) if self.seats is not None else None
             if place is not None:
                 address = place.address
                 certificate = self.authority.host_certificate(request.csr, host.id, address)
             now = self.clock.now()
             state = HOST.heard(lease.row.state, HostState.PREPARING)
+            running = Event(Happening.HOST_RUNNING, began_at(now, host.requested_at, request.up_s), host_id=host.id)
             event = Event(Happening.HOST_REGISTERED, now, host_id=host.id, detail={"address": address})
-            lease.write(replace(lease.row, state=state, address=address), event)
+            lease.write(replace(lease.row, state=state, address=address), running, event)
         self.hints.look_at("host", host.id)
-        return RegistrationAnswer(certificate, self.authority.control_ca, self.authority.hosts_ca, place)
+        issuers = self.authority.control_ca, self.authority.hosts_ca
+        return RegistrationAnswer(certificate, *issuers, place, self.surroundings)
 
     def renew(self, host_id: HostId, request: RenewalRequest) -> RegistrationAnswer:
         """Give a host that shows a good certificate its next one, for the same name and address."""
@@ -139,6 +156,8 @@ class Words:
         host = self._remember(host_id, host, now)
         if heartbeat.ready and _may_become_ready(host):
             self._ready(host_id, heartbeat)
+        if host.state is HostState.PREPARING:
+            self._hear_trouble(host_id, heartbeat.trouble, now)
         hear_holds(self.store, host_id, heartbeat.runners, now)
         for report in heartbeat.runners:
             if report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE:
@@ -151,16 +170,17 @@ class Words:
         now = self.clock.now()
         if not 0 <= notice.seconds_left <= DEADLINE_MAX_S:
             raise BadInput(f"seconds_left: {notice.seconds_left} is not between 0 and {DEADLINE_MAX_S:.0f}")
+        event = notice_event(host_id, notice.kind, notice.seconds_left, now)
         if notice.kind is NoticeKind.REBALANCE:
-            self.store.record(_noticed(host_id, notice, now))
+            self.store.record(event)
             return
         deadline_at = now + timedelta(seconds=notice.seconds_left)
         host = self.store.hosts.get(host_id)
-        if host is not None and _noticed_host(host, deadline_at) != host:
+        if host is not None and noticed(host, deadline_at) != host:
             with self.store.hosts.lease(host_id) as lease:
-                after = _noticed_host(lease.row, deadline_at)
+                after = noticed(lease.row, deadline_at)
                 if after != lease.row:
-                    lease.write(after, _noticed(host_id, notice, now))
+                    lease.write(after, event)
         self.hints.look_at("host", host_id, urgent=True)
 
     def look(self, host_id: HostId, migration_id: MigrationId) -> RowView | None:
@@ -210,6 +230,15 @@ class Words:
         park_id = row.park_id or row.id
         return {name: self.objects.url(method, object_name(park_id, name), URL_LIMIT) for name in names}
 
+    def package_urls(self, digest: PackageDigest, names: Sequence[str]) -> Mapping[str, str]:
+        """Return where these objects of a package are read. Any host may read any package: no secret is in one."""
+        if len(names) > NAMES_MAX:
+            raise BadInput(f"names: {len(names)} are more than {NAMES_MAX}")
+        if self.objects is None:
+            raise Refused(f"{digest}: this deployment has no object store; bring the package with the host's image")
+        named = {name: package_object_name(digest, name) for name in names}
+        return {name: self.objects.url(ObjectMethod.GET, full, URL_LIMIT) for name, full in named.items()}
+
     def _mine(self, host_id: HostId, migration_id: MigrationId) -> tuple[Migration | None, Role | None]:
         row = self.store.migrations.get(migration_id)
         return row, row.role_of(host_id) if row else None
@@ -227,15 +256,24 @@ class Words:
         with self.store.hosts.lease(host_id) as lease:
             if not _may_become_ready(lease.row):
                 return
-            event = Event(Happening.HOST_READY, self.clock.now(), host_id=host_id)
+            event = Event(Happening.HOST_READY, self.clock.now(), host_id=host_id, detail={**heartbeat.stages_s})
             ready = replace(lease.row, state=HOST.move(lease.row.state, HostState.READY))
             lease.write(replace(ready, host_class=heartbeat.host_class), event)
         log.info("host_ready", host=host_id, accel=str(heartbeat.host_class.acceleration))
         self.hints.look_at("host", host_id)
 
+    def _hear_trouble(self, host_id: HostId, trouble: str | None, now: datetime) -> None:
+        """Tell the timeline what keeps a host from being ready, and again only if it becomes something else."""
+        if trouble != self._troubles.get(host_id):
+            self._troubles[host_id] = trouble
+            if trouble is not None:
+                detail = {"because": trouble[:TROUBLE_MAX]}
+                self.store.record(Event(Happening.HOST_TROUBLED, now, host_id=host_id, detail=detail))
+
     def _remember(self, host_id: HostId, host: Host | None, now: datetime) -> Host:
         if host is None or host.state is HostState.TERMINATED:
             self._admitted.pop(host_id, None)
+            self._troubles.pop(host_id, None)
             raise Refused(f"{host_id} is {'terminated' if host else 'not known here'}; its certificate is refused")
         self._admitted[host_id] = now
         return host
@@ -254,24 +292,8 @@ def _address(text: str) -> str:
         raise BadInput(f"address: {text!r} is not an IP address") from error
 
 
-def _awaits_registration(host: Host) -> bool:
-    return host.state in {HostState.REQUESTED, HostState.LAUNCHING}
-
-
 def _may_become_ready(host: Host) -> bool:
     return host.state is HostState.PREPARING and host.deadline_at is None
-
-
-def _noticed_host(host: Host, deadline_at: datetime) -> Host:
-    state = HOST.heard(host.state, HostState.DRAINING)
-    if host.deadline_at is not None and deadline_at > host.deadline_at - DEADLINE_NEWS:
-        return replace(host, state=state)
-    return replace(host, state=state, deadline_at=deadline_at)
-
-
-def _noticed(host_id: HostId, notice: Notice, now: datetime) -> Event:
-    detail: dict[str, str | float] = {"kind": str(notice.kind), "seconds_left": notice.seconds_left}
-    return Event(Happening.HOST_NOTICE, now, host_id=host_id, detail=detail)
 
 
 def _judged(row: Migration, role: Role, said: Said, word: Word, now: datetime) -> Migration:
@@ -314,4 +336,4 @@ def _happenings(row: Migration, after: Migration) -> Iterable[Happening]:
 
 def _view(row: Migration, now: datetime) -> RowView:
     left = (row.deadline_at - now).total_seconds()
-    return RowView(phase=row.phase, epoch=row.epoch, may_pause=may_pause(row, now), seconds_left=max(0.0, left))
+    return RowView(row.phase, row.epoch, may_pause(row, now), max(0.0, left), stood_ms(row))

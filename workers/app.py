@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 import structlog
@@ -21,7 +25,7 @@ EVACUATION: Final = "evacuation"
 CONTROL: Final = "control"
 CLOUD: Final = "cloud"
 QUEUES: Final = (EVACUATION, CONTROL, CLOUD)
-QUEUE_OF: Final = {"job": CONTROL, "runner": CONTROL, "host": CLOUD, "migration": EVACUATION}
+QUEUE_OF: Final = {"job": CONTROL, "runner": CONTROL, "host": CLOUD, "migration": EVACUATION, "installation": CONTROL}
 
 SWEEP_INTERVAL_S: Final = 15.0
 # Longer than any task, whose calls all end within a lease; shorter ones would run twice.
@@ -30,6 +34,12 @@ VISIBILITY_LIMIT_S: Final = 90
 SEND_LIMIT_S: Final = 1
 # As many as pile up in some seconds of a full fleet; what does not fit is found by the sweep.
 HINTS_MAX: Final = 1000
+# To send a task takes a millisecond on a busy machine: whoever has told something so often within so long lets the
+# rest pile up, and whoever has little to tell never waits.
+ROUNDS_MAX: Final = 3
+ROUNDS_INTERVAL_S: Final = 0.25
+# Whoever gets a task keeps it until it has looked at all of its rows.
+IDS_MAX: Final = 64
 
 _ALWAYS: Final[dict[str, Any]] = {
     "task_ignore_result": True,
@@ -119,9 +129,33 @@ class BackgroundHints:
             log.warning("hint_dropped", kind=kind, ids=ids, why="too many wait")
 
     def _run(self) -> None:
+        rounds: deque[float] = deque(maxlen=ROUNDS_MAX)
         while True:
-            kind, ids, queue_name = self._waiting.get()
-            try:
-                self._send(kind, ids, queue_name)
-            except Exception as error:  # noqa: BLE001 - whatever a broker can raise, a lost hint is no loss
-                log.warning("hint_dropped", kind=kind, ids=ids, why=repr(error))
+            hints = self._piled_up()
+            rounds.append(time.monotonic())
+            for (kind, queue_name), ids in hints.items():
+                for some in batched(ids, IDS_MAX):
+                    try:
+                        self._send(kind, some, queue_name)
+                    except Exception as error:  # noqa: BLE001 - whatever a broker can raise, a lost hint is no loss
+                        log.warning("hint_dropped", kind=kind, ids=some, why=repr(error))
+            if len(rounds) == ROUNDS_MAX:
+                time.sleep(max(0.0, rounds[0] + ROUNDS_INTERVAL_S - time.monotonic()))
+
+    def _piled_up(self) -> dict[tuple[str, str], dict[str, None]]:
+        """Wait for a hint and return it with all that came meanwhile, each id once."""
+        waiting: list[tuple[str, tuple[str, ...], str]] = [self._waiting.get()]
+        with suppress(queue.Empty):
+            while True:
+                waiting.append(self._waiting.get_nowait())
+        rows: dict[tuple[str, str], dict[str, None]] = {}
+        for kind, ids, queue_name in waiting:
+            rows.setdefault((kind, queue_name), {}).update(dict.fromkeys(ids))
+        return rows
+
+
+def batched(ids: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
+    """Cut these into pieces of at most this size."""
+    rest = iter(ids)
+    while some := tuple(islice(rest, size)):
+        yield some

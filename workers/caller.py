@@ -57,10 +57,11 @@ class Caller:
                 extensions={"sni_hostname": name},
             )
         except httpx.HTTPError as error:
-            raise Unreachable(f"{name}: {call.method} {call.url}: {error!r}") from error
+            raise Unreachable(f"{name}: {call.method} {without_query(call.url)}: {error!r}") from error
         if answer.is_success:
             return answer
-        raise _error(f"{name} answered {answer.status_code} to {call.method} {call.url}: {answer.text[:300]}", answer)
+        called = f"{call.method} {without_query(call.url)}"
+        raise _error(f"{name} answered {answer.status_code} to {called}: {answer.text[:300]}", answer)
 
     def close(self) -> None:
         """Close every connection."""
@@ -98,6 +99,11 @@ class Caller:
         except OSError as error:  # ssl.SSLError is one, too
             raise Unreachable(f"our own certificate in {self._directory} cannot be used now: {error}") from error
         return context
+
+
+def without_query(url: str) -> str:
+    """Return what may be said of a URL: what follows the question mark is as good as a credential."""
+    return url.partition("?")[0]
 
 
 def _error(sentence: str, answer: httpx.Response) -> SpotError:

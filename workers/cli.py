@@ -13,7 +13,9 @@ from typing import Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from workers.domain.errors import SpotError
+from workers.cli_deploy import deploy
+from workers.cli_package import package
+from workers.domain.errors import BadInput, SpotError
 from workers.domain.pools import Origin
 from workers.settings import ControlSettings, HostSettings, RelaySettings
 
@@ -60,11 +62,47 @@ def host(
 
 
 @app.command()
-def relay() -> None:
+def relay(
+    *,
+    identity: Annotated[
+        Path | None, typer.Option(help="Only write the relay's first certificate there, on the control plane.")
+    ] = None,
+) -> None:
     """Give the guests of all hosts one constant address."""
+    if identity is not None:
+        from workers.bootstrap.leaf import write_relay_identity  # noqa: PLC0415 - the relay has no authority
+
+        write_relay_identity(ControlSettings(), identity)
+        return
     from workers.bootstrap.relay import run_relay  # noqa: PLC0415 - only the relay needs the kernel's networks
 
     run_relay(RelaySettings())
+
+
+@app.command()
+def setup(
+    *,
+    manual: Annotated[
+        bool, typer.Option("--manual", help="Keep a GitHub App that exists instead of making one.")
+    ] = False,
+    app_id: Annotated[
+        int | None, typer.Option(help="With --manual: the App's number; asked for if it is not given.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="With --manual: its private key, PEM.")] = None,
+    secret_file: Annotated[Path | None, typer.Option(help="With --manual: the webhook's secret, on a line.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="With --manual: put it in the place of the one that is kept.")
+    ] = False,
+) -> None:
+    """Show the way to make the GitHub App in the browser, or say what the one that there is lacks."""
+    from workers.bootstrap.setup import run_manual, run_setup  # noqa: PLC0415 - a host must not load the receiver
+
+    if not manual:
+        raise typer.Exit(run_setup(ControlSettings()))
+    number = app_id if app_id is not None else typer.prompt("Number of the App (App ID)", type=int)
+    key = key_file or typer.prompt("File with its private key (PEM)", type=Path)
+    secret = secret_file or typer.prompt("File with the webhook's secret", type=Path)
+    raise typer.Exit(run_manual(ControlSettings(), number, key, secret, may_replace=replace))
 
 
 class Play(StrEnum):
@@ -131,8 +169,13 @@ def drill(
     seed: Annotated[int, typer.Option(help="Chooses moments, hosts and faults.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the report here; go on from it if it is there.")] = None,
     name: Annotated[str, typer.Option(help="Rehearsals with different names can run at once.")] = "drill",
+    deployment: Annotated[
+        bool, typer.Option("--deployment", help="Take back hosts of this deployment, under its own jobs.")
+    ] = False,
 ) -> None:
     """Take hosts away from running jobs again and again, and count how many survive."""
+    if deployment:
+        raise typer.Exit(_drill_deployment(count, notice_seconds, faults, seed, json))
     from workers.bootstrap.rehearsal import run_drill  # noqa: PLC0415 - it loads nearly everything
     from workers.rehearsal.drill.faults import chosen_faults  # noqa: PLC0415 - the same
     from workers.rehearsal.drill.interruption import span  # noqa: PLC0415 - the same
@@ -150,6 +193,16 @@ def drill(
     raise typer.Exit(run_drill(options))
 
 
+def _drill_deployment(count: int, notice_seconds: str, faults: str, seed: int, json: Path | None) -> int:
+    from workers.bootstrap.drill import run_deployment_drill  # noqa: PLC0415 - only a drill needs the clouds and the store
+    from workers.rehearsal.drill.deployment import Order  # noqa: PLC0415 - the same
+    from workers.rehearsal.drill.interruption import span  # noqa: PLC0415 - the same
+
+    if faults != "none":
+        raise BadInput(f"--faults {faults}: nothing but interruptions is planted in a deployment; leave it out")
+    return run_deployment_drill(ControlSettings(), Order(count, span(notice_seconds), seed, json))
+
+
 @app.command()
 def explain(
     job: Annotated[int | None, typer.Argument(help="GitHub's number of a job.")] = None,
@@ -157,40 +210,88 @@ def explain(
     labels: Annotated[str | None, typer.Option(help="As after runs-on:, one label or a list of them.")] = None,
     repository: Annotated[str, typer.Option(help="Of a job that asks so, OWNER/NAME.")] = "octo-org/hello",
     fork: Annotated[bool, typer.Option("--fork", help="It comes from a fork of a public repository.")] = False,
+    installation: Annotated[
+        int | None, typer.Option(help="Know only jobs of this installation of the App, so of one organization.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Say instead how long this host took to be READY.")] = None,
 ) -> None:
     """Say what labels mean here, which pool and machine they get, or why they get none and what to write instead."""
     from workers.bootstrap.explain import run_explain  # noqa: PLC0415 - a host must not load the store
+    from workers.bootstrap.explain_host import run_explain_host  # noqa: PLC0415 - the same
 
-    raise typer.Exit(run_explain(ControlSettings(), job, labels, Origin(repository, is_public=fork, is_fork=fork)))
+    if host is not None:
+        raise typer.Exit(run_explain_host(ControlSettings(), host))
+
+    origin = Origin(repository, is_public=fork, is_fork=fork)
+    raise typer.Exit(run_explain(ControlSettings(), job, labels, origin, installation))
 
 
-package: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")
+@app.command()
+def plan(
+    *,
+    offers: Annotated[
+        Path | None, typer.Option(help="What there is to be had; by default the file of SPOT_RUNNER_OFFERS_FILE.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
+) -> None:
+    """Say which hosts would be asked for now, and why; nothing is bought."""
+    from workers.bootstrap.plan import run_plan  # noqa: PLC0415 - a host must not load the store
+
+    raise typer.Exit(run_plan(ControlSettings(), offers, as_json=json))
+
+
+@app.command()
+def doctor() -> None:
+    """Look at everything that a deployment needs, and say what is wrong; status 1 if anything is."""
+    from workers.bootstrap.doctor import run_doctor  # noqa: PLC0415 - a host must not load the store
+
+    raise typer.Exit(run_doctor(ControlSettings()))
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Is made, for you alone to read; must not be there yet.")],
+) -> None:
+    """Write the store, the authority and what is sealed to a file, while the deployment goes on."""
+    from workers.bootstrap.backup import run_backup  # noqa: PLC0415 - a host must not load the store
+
+    raise typer.Exit(run_backup(ControlSettings(), file))
+
+
+@app.command()
+def restore(file: Annotated[Path, typer.Argument(help="What spot-runner backup has made.")]) -> None:
+    """Make an empty home, and an empty store, what they were when this backup was made."""
+    from workers.bootstrap.backup import run_restore  # noqa: PLC0415 - a host must not load the store
+
+    raise typer.Exit(run_restore(ControlSettings(), file))
+
+
+pools: Final = typer.Typer(no_args_is_help=True, help="Check what the administrator allows.")
+app.add_typer(pools, name="pools")
+
+
+@pools.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="By default the one of SPOT_RUNNER_POOLS_FILE.")] = None,
+) -> None:
+    """Say what is wrong with a policy file, each problem with its line; status 1 if anything is."""
+    from workers.bootstrap.pools_check import run_check  # noqa: PLC0415 - a host needs no policy
+
+    raise typer.Exit(run_check(ControlSettings(), file))
+
+
+app.add_typer(deploy, name="deploy")
 app.add_typer(package, name="package")
-PackageFile = Annotated[Path, typer.Argument(help="A package, for example one in /var/cache/spot-runner/packages.")]
 
 
 @package.command()
-def build(recipe: Annotated[Path, typer.Argument(help="For example runner-vm/packages/debian-12.toml.")]) -> None:
-    """Make the package of a recipe and print its digest."""
-    from workers.bootstrap.package import run_build  # noqa: PLC0415 - only a build needs the monitor
+def publish(
+    named: Annotated[str, typer.Argument(metavar="DIGEST|FILE", help="A package here, by its digest or its file.")],
+) -> None:
+    """Put a package into the object store, from where hosts fetch it; done twice it changes nothing."""
+    from workers.bootstrap.publish import run_publish  # noqa: PLC0415 - only whoever publishes needs the object store
 
-    run_build(HostSettings(), recipe)
-
-
-@package.command()
-def inspect(file: PackageFile) -> None:
-    """Show what a package says of itself."""
-    from workers.bootstrap.package import run_inspect  # noqa: PLC0415 - only a build needs the monitor
-
-    run_inspect(file)
-
-
-@package.command()
-def verify(file: PackageFile) -> None:
-    """Say whether a package is whole and whether this machine can run it."""
-    from workers.bootstrap.package import run_verify  # noqa: PLC0415 - only a build needs the monitor
-
-    run_verify(HostSettings(), file)
+    run_publish(ControlSettings(), HostSettings(), named)
 
 
 def main() -> None:

@@ -48,6 +48,8 @@ BACKDATED: Final = timedelta(minutes=10)
 ISSUER_LIFE: Final = timedelta(days=3650)
 
 RELAY: Final = "relay"
+RESTORING: Final = ".restoring"
+"""A directory beside the issuers while they are brought back: nobody makes others meanwhile."""
 
 CERTIFICATE: Final = "certificate.pem"
 KEY: Final = "key.pem"
@@ -88,6 +90,8 @@ class Authority:
         Raises `Unfit` if they can be neither read nor written.
         """
         clock = clock or SystemClock()
+        if (directory / RESTORING).exists():
+            raise Unfit(f"a restore into {directory.parent} has not ended; docs/operating.md says what to do")
         try:
             with _alone(directory):
                 control, hosts = (_kept(directory / f"{name}.pem", name, clock) for name in ("control", "hosts"))

@@ -63,6 +63,16 @@ def set_sysctl(name: str, value: str, *, optional: bool = False) -> None:
 
 
 @contextmanager
+def _gone_is_well() -> Iterator[None]:
+    """A tap ends with its last holder, so it may end between the look at it and its removal."""
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+
+
+@contextmanager
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
@@ -171,7 +181,7 @@ class Links:
         """Remove a link; one that is not there is a success."""
         index = self.index(name)
         if index is not None:
-            with _translated(f"removing the link {name}"):
+            with _translated(f"removing the link {name}"), _gone_is_well():
                 self._kernel.link("del", index=index)
 
     def ensure_address(self, name: str, address: str, prefix_length: int) -> None:

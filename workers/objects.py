@@ -75,7 +75,7 @@ class DirectoryObjects:
             place.unlink(missing_ok=True)
             _remove_if_empty(place.parent)
 
-    # ------------------------------------------------------------ served to hosts
+    # ------------------------------------------------------------ served to hosts, and written by us
 
     def admit(self, method: str, name: str, expires: str, signature: str) -> None:
         """Raise `Refused` unless this method on this object was allowed, and still is."""
@@ -136,6 +136,10 @@ class S3Objects:
             return None
         except (BotoCoreError, ClientError) as error:
             raise self._error("get_object", error) from error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put one object in its place, as a whole."""
+        self._ask("put_object", Bucket=self._bucket, Key=name, Body=content)
 
     def listed(self, prefix: str) -> Mapping[str, int]:
         """Return the name and the size in bytes of every object whose name begins so."""

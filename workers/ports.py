@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum, auto
 from typing import Protocol, TypeVar
 
-from workers.domain.events import Event, JobFact
+from workers.domain.breaker import Breaker
+from workers.domain.events import Delivery, Event, JobFact
 from workers.domain.hold import Hold
 from workers.domain.host import Host
 from workers.domain.host_class import HostClass
-from workers.domain.job import Job
+from workers.domain.installation import Installation
+from workers.domain.job import Job, JobSeen, RunJob, RunSeen
+from workers.domain.listed import Scope
+from workers.domain.market import ANYWHERE, Sources
 from workers.domain.messages import BootOrder, MoveOrder, RunnerReport
 from workers.domain.migration import LineSeen, Migration, Ports
 from workers.domain.names import GuestAddress, HostId, JobId, MigrationId, RunnerId
 from workers.domain.overlay import Station
 from workers.domain.park import ObjectMethod
-from workers.domain.runner import Runner, Shape
+from workers.domain.remark import Remark
+from workers.domain.runner import DEFAULT_GROUP, Quota, Runner, Shape
+from workers.domain.whereabouts import Machine
 
 Row = TypeVar("Row", Job, Runner, Host, Migration)
 Key_contra = TypeVar("Key_contra", JobId, RunnerId, HostId, MigrationId, contravariant=True)
@@ -40,12 +46,12 @@ class Lease(Protocol[Row]):
     def row(self) -> Row:
         """The row as it was when the lease was taken, or as last written."""
 
-    def write(self, row: Row, *also: Job | Runner | Host | Migration | Event) -> None:
+    def write(self, row: Row, *also: Job | Runner | Host | Migration | Event | Quota) -> None:
         """Write the row and, in the same transaction, new rows and timeline entries.
 
-        Only what differs from `row` is written. `also` inserts rows whose id is not known yet and updates none.
-        Inserting a Runner or a Migration checks the room of its host in the same transaction. Raises `LeaseLost`, or
-        `NoRoom` (also if the runner's number is taken or it is on its way already), and then nothing was written.
+        Only what differs from `row` is written. `also` inserts rows whose id is not known yet and updates none. Runners
+        and migrations must find room on their hosts, and runners behind a Quota be within it. Raises `LeaseLost`, or
+        `NoRoom` (also if a runner's number is taken or it is on its way already), and then nothing was written.
         """
 
 
@@ -86,6 +92,18 @@ class Store(Protocol):
         `migration_id` is cleared; whoever holds the runner's lease meanwhile can write no more and hears `LeaseLost`.
         """
 
+    def write_deliveries(self, rows: Sequence[Delivery]) -> None:
+        """Write these down, all or none, durably; a GUID that is known already changes nothing."""
+
+    def known_deliveries(self, guids: Collection[str]) -> Collection[str]:
+        """Return which of these GUIDs have been written down."""
+
+    def active_repositories(self, since: datetime) -> Sequence[Scope]:
+        """Return where jobs were last heard of since then, the latest first; of the last facts only, for speed."""
+
+    def installation(self, installation_id: int) -> Installation | None:
+        """Return what GitHub has said of one installation, None if nothing."""
+
     def facts_of(self, job_id: JobId) -> Sequence[JobFact]:
         """Return every fact about one job, in the order in which they came."""
 
@@ -114,7 +132,13 @@ class Store(Protocol):
         """
 
     def report_of(self, runner_id: RunnerId) -> RunnerReport | None:
-        """Return what the host of this runner last said of it, None if nothing yet."""
+        """Return what its host last said of a runner; the load is its former host's until this one has measured it."""
+
+    def reported(self, since: datetime) -> Mapping[HostId, Sequence[RunnerReport]]:
+        """Return what each host that is READY or DRAINING has said of its microVMs in its last heartbeat.
+
+        Hosts that were not heard since then are left out.
+        """
 
     def lines_seen(self) -> Sequence[LineSeen]:
         """Return how fast the lines were in the last few migrations that have finished, the latest first."""
@@ -127,6 +151,15 @@ class Store(Protocol):
 
     def held(self, now: datetime) -> Mapping[RunnerId, datetime]:
         """Return the runners that are not to be moved now, and until when."""
+
+    def breaker(self, kind: str) -> Breaker | None:
+        """Return what has become of the last runners of one kind of demand, None if none was ever in vain."""
+
+    def tripped(self) -> Mapping[str, Breaker]:
+        """Return the breakers that have tripped and have not closed, by their kind."""
+
+    def change_breaker(self, before: Breaker | None, after: Breaker, *events: Event) -> bool:
+        """Put `after` in the place of `before`; False, and nothing is written, if that is not there any more."""
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         """Make the one-time token with which a host registers; only its hash is kept."""
@@ -146,6 +179,24 @@ class Store(Protocol):
     def hub(self) -> Station | None:
         """Return the overlay's hub, None as long as it was not heard of."""
 
+    def hosts_paid(self, since: datetime) -> Sequence[Host]:
+        """Return the hosts whose price is known and that had not ended by then."""
+
+    def jobs_of_run(self, repository: str, run_id: int) -> Sequence[Job]:
+        """Return every job of a run that we know, of all its attempts, oldest first."""
+
+    def owe(self, remark: Remark) -> None:
+        """Keep a remark until it was made. The same words change nothing, others take their place."""
+
+    def owed(self) -> Sequence[str]:
+        """Return the keys of the remarks that are to be made now, the longest due first."""
+
+    def take_remark(self, key: str, limit: timedelta) -> Remark | None:
+        """Give a remark that is due to one worker: it is due again after so long. None if it is not due."""
+
+    def settle_remark(self, remark: Remark) -> None:
+        """Note that nothing is left to be done about a remark, unless it has other words by now."""
+
     def record(self, *events: Event) -> None:
         """Append to the timeline."""
 
@@ -159,16 +210,19 @@ class Store(Protocol):
 class InstanceState(StrEnum):
     PENDING = auto()
     RUNNING = auto()
+    STOPPED = auto()
     TERMINATED = auto()
 
 
 @dataclass(frozen=True)
 class Instance:
-    """The cloud's view of a host."""
+    """The cloud's view of a host. Where it is STOPPED nothing runs, and it is ours to end."""
 
     id: str
     host_id: HostId
     state: InstanceState
+    machine: Machine | None = None
+    """What the cloud tells of it; None: nothing."""
 
 
 class Cloud(Protocol):
@@ -178,9 +232,12 @@ class Cloud(Protocol):
     def name(self) -> str:
         """The name under which hosts remember this cloud."""
 
-    def launch(self, host_id: HostId, spec: Shape, user_data: Mapping[str, str]) -> Instance:
+    def launch(
+        self, host_id: HostId, spec: Shape, user_data: Mapping[str, str], sources: Sources = ANYWHERE
+    ) -> Instance:
         """Ask for one instance. Asking twice for one host gives the same instance.
 
+        `sources` says where and on which terms; what a cloud has not is left out. `pick` is tried alone if it is sold.
         `user_data` is all that the machine is told: where the control plane is, what to trust, and its one-time token.
         Raises `NoCapacity`, `Throttled`, `Refused`, `Unreachable`.
         """
@@ -192,7 +249,14 @@ class Cloud(Protocol):
         """Return the cloud's word on this host, None if it knows of none."""
 
     def owned(self) -> Iterable[Instance]:
-        """List every instance that carries our name, known to us or leaked, terminated ones left out."""
+        """List every instance that carries our name, known to us or leaked; stopped ones too, as long as they cost."""
+
+
+class Interrupter(Protocol):
+    """What takes a cloud's machines back on demand, for a drill. Raises `Refused`, `Throttled`, `Unreachable`."""
+
+    def take_back(self, host: Host, notice: timedelta) -> None:
+        """Let the cloud give this host notice now and end it so much later. `Refused`: it gives no such notice."""
 
 
 # ---------------------------------------------------------------- the hosts
@@ -284,34 +348,24 @@ class Registration:
         return f"Registration(github_id={self.github_id}, jit_config=…)"
 
 
-@dataclass(frozen=True)
-class JobSeen:
-    """What GitHub's API says about a job."""
-
-    status: str
-    conclusion: str | None
-    runner_id: int | None
-    runner_name: str | None
-    run_attempt: int
-
-
-@dataclass(frozen=True)
-class RunSeen:
-    """What GitHub's API says about the run of a job."""
-
-    is_public: bool
-    """Anybody can see its repository."""
-    is_fork: bool
-    """The code that it runs is not of its repository."""
-
-
 class GitHub(Protocol):
-    """Raises `Unreachable`, `Throttled` and `Refused`."""
+    """Raises `Unreachable`, `Throttled` and `Refused`. A place is a repository, or an `owner`: a whole organization."""
 
-    def register(self, installation_id: int, repository: str, name: str, labels: Sequence[str]) -> Registration:
+    def register(
+        self, installation_id: int, place: str, name: str, labels: Sequence[str], group_id: int = DEFAULT_GROUP
+    ) -> Registration:
         """Register a just-in-time runner. A name that is taken by a registration of ours is freed and taken again."""
 
-    def deregister(self, installation_id: int, repository: str, github_id: int) -> None:
+    def number_of(self, installation_id: int, place: str, name: str) -> int | None:
+        """Return GitHub's number of the registration that has this name, None if there is none."""
+
+    def group_of(self, installation_id: int, repository: str, name: str | None) -> int:
+        """Return GitHub's number of a runner group of this repository's organization, None: of the default one.
+
+        Raises `Refused`, in words for the user, if there is no such group or it does not admit this repository.
+        """
+
+    def deregister(self, installation_id: int, place: str, github_id: int) -> None:
         """Remove a registration; one that is gone is a success. Raises `RunnerBusy`."""
 
     def job(self, installation_id: int, repository: str, job_id: JobId) -> JobSeen | None:
@@ -323,8 +377,14 @@ class GitHub(Protocol):
     def rerun_failed(self, installation_id: int, repository: str, run_id: int) -> None:
         """Run the failed jobs of a run again. Raises `TryLater` while the attempt has not ended."""
 
+    def rerun_job(self, installation_id: int, repository: str, job_id: JobId) -> None:
+        """Run one job again, and what depends on it. Raises `TryLater` while the attempt has not ended."""
 
-# ---------------------------------------------------------------- hints
+    def jobs_of(self, installation_id: int, repository: str, run_id: int) -> Sequence[RunJob]:
+        """Return the jobs of a run's latest attempt; none if GitHub knows of no such run."""
+
+    def remark(self, remark: Remark) -> None:
+        """Put a check run beside a commit. Whatever stands there under its key gets its words instead."""
 
 
 class Hints(Protocol):

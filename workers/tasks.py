@@ -13,8 +13,9 @@ from typing import Final
 
 from celery import Celery
 
-from workers.app import QUEUES, worker_app
+from workers.app import EVACUATION, QUEUES, worker_app
 from workers.bootstrap.control import open_rounds
+from workers.bootstrap.listening import open_listening
 from workers.bootstrap.rounds import Rounds, Upkeep
 from workers.settings import ControlSettings
 from workers.telemetry import start_logging
@@ -24,7 +25,7 @@ THREADS: Final = {"evacuation": 16, "control": 8, "cloud": 4}
 
 
 def with_tasks(app: Celery, rounds: Rounds, upkeep: Upkeep) -> Celery:
-    """Give the app its five tasks."""
+    """Give the app its six tasks."""
 
     @app.task(name="look_at_job")
     def look_at_job(*ids: str) -> None:
@@ -41,6 +42,10 @@ def with_tasks(app: Celery, rounds: Rounds, upkeep: Upkeep) -> Celery:
     @app.task(name="look_at_migration")
     def look_at_migration(*ids: str) -> None:
         rounds.look_at("migration", ids)
+
+    @app.task(name="look_at_installation")
+    def look_at_installation(*ids: str) -> None:
+        rounds.look_at("installation", ids)
 
     @app.task(name="sweep")
     def sweep(_queue: str) -> None:
@@ -81,6 +86,9 @@ def main(role: str) -> None:
     """Run one process of `spot-runner worker`."""
     start_logging(role)
     settings = ControlSettings()
+    listening = open_listening(settings) if role == EVACUATION else None
+    if listening is not None:
+        threading.Thread(target=listening.run, name="listening", daemon=True).start()
     if role in QUEUES:
         work(role, settings.redis_url, open_rounds(settings))
     else:

@@ -43,5 +43,6 @@ def start_logging(process: str, level: int = logging.INFO) -> None:
 def _last() -> list[Processor]:
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if sys.stderr.isatty():
-        return [remove, structlog.dev.ConsoleRenderer()]
+        # The prettier tracebacks show what variables hold, and some hold secrets.
+        return [remove, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     return [remove, format_exc_info, JSONRenderer(default=str)]

@@ -8,7 +8,10 @@ PUT /v1/hold     {"seconds": N}: do not move me for so long; 0: let go
 from __future__ import annotations
 
 import json
+import math
 import re
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 from typing import Any, Final
@@ -20,19 +23,61 @@ PATH: Final = "/v1/runner"
 HOLD_PATH: Final = "/v1/hold"
 BODY_MAX: Final = 1024
 LENGTH: Final = re.compile(r"[0-9]{1,4}")
+TEXTS: Final = ("provider", "region", "zone", "instance_type", "lifecycle", "package")
+NUMBERS: Final = ("restored_in_ms", "pause_ms")
 # A job that sends half a request keeps a thread for no longer than this.
 REQUEST_LIMIT_S: Final = 10.0
 
 
 class Placement:
-    """Where this guest runs, as the host told it last."""
+    """Where this guest runs, as the host told it last, and what that has cost so far; None: not known."""
 
-    def __init__(self) -> None:
-        self.told: dict[str, Any] | None = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told: dict[str, Any] | None = None
+        self._cost = Cost()
 
     def placed(self, told: dict[str, Any]) -> None:
         """Remember what the host says after a restore and after each move."""
-        self.told = {"runner_id": str(told["runner_id"]), "host_id": str(told["host_id"]), "moves": int(told["moves"])}
+        facts: dict[str, Any] = {
+            "runner_id": str(told["runner_id"]),
+            "host_id": str(told["host_id"]),
+            "moves": int(told["moves"]),
+        }
+        facts |= {name: _text(told.get(name)) for name in TEXTS}
+        facts |= {name: _number(told.get(name)) for name in NUMBERS}
+        if facts["restored_in_ms"] is None:  # only the host that restored this guest knows, and it is not here any more
+            facts["restored_in_ms"] = (self._told or facts)["restored_in_ms"]
+        self._cost.goes_on_at(_number(told.get("usd_per_hour")), self._clock())
+        self._told = facts
+
+    def view(self) -> dict[str, Any] | None:
+        """Return all that is known now, None before the first word of a host."""
+        told = self._told
+        return None if told is None else told | {"cost_usd": self._cost.until(self._clock())}
+
+
+class Cost:
+    """What a guest has cost, by its own clock, which stands still while the guest does.
+
+    Once it was somewhere without a price, nobody knows what all of it has cost.
+    """
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._usd_per_hour: float | None = None
+        self._usd: float | None = 0.0
+
+    def goes_on_at(self, usd_per_hour: float | None, now: float) -> None:
+        """Begin to count at another price; what was counted so far is kept."""
+        self._usd = self.until(now) if self._since is not None else self._usd
+        self._since, self._usd_per_hour = now, usd_per_hour
+
+    def until(self, now: float) -> float | None:
+        """Return what it has cost up to now, in US dollars; None: not known."""
+        if self._usd is None or self._usd_per_hour is None or self._since is None:
+            return None
+        return self._usd + self._usd_per_hour * max(0.0, now - self._since) / 3600
 
 
 def placement_server(placement: Placement, hold: Hold, port: int = PORT) -> ThreadingHTTPServer:
@@ -49,7 +94,7 @@ def placement_server(placement: Placement, hold: Hold, port: int = PORT) -> Thre
             elif self.path != PATH:
                 self._answer(404, {"error": "no such page"})
             else:
-                told = placement.told
+                told = placement.view()
                 self._answer(200 if told else 404, told or {"error": "not placed yet"})
 
         def do_PUT(self) -> None:
@@ -73,6 +118,16 @@ def placement_server(placement: Placement, hold: Hold, port: int = PORT) -> Thre
             """Say nothing: a job may ask as often as it likes."""
 
     return ThreadingHTTPServer(("127.0.0.1", port), Answer)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0 else None
 
 
 def _read(body: BufferedIOBase, length: str) -> object:

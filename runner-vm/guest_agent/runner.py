@@ -8,7 +8,11 @@ program with it: `ended`, and nobody knows with which status.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pwd
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,10 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_FILE: Final = Path("/opt/spot-runner/runner.json")
 # In a file system that is gone with the guest, so that only this guest remembers.
 STARTED_FILE: Final = Path("/run/spot-runner/started")
+# Beside it: where actions/runner writes what its configuration holds (links in its own folder lead here), since the
+# guest's disk is a file of its host.
+CONFIGURATION: Final = "configuration"
+WARM_UP_LIMIT_S: Final = 120
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,17 @@ class Program:
     home: Path = HOME
     user: str | None = USER
     """None: as whoever runs the agent."""
+    warm_up: tuple[str, ...] = ()
+    """Run once before the snapshot, as the same user."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Of the image that the guest was made of."""
 
 
 def installed_program() -> Program:
     """Return the program that the package brought along."""
-    return Program(tuple(json.loads(COMMAND_FILE.read_text())["command"]))
+    told = json.loads(COMMAND_FILE.read_text())
+    environment = tuple(told.get("environment", {}).items())
+    return Program(tuple(told["command"]), warm_up=tuple(told.get("warm_up", ())), environment=environment)
 
 
 class Runner:
@@ -52,18 +66,31 @@ class Runner:
         if self._started_file.exists():
             return
         self._started_file.parent.mkdir(parents=True, exist_ok=True)
+        self._make_configuration()
         self._started_file.touch()
-        user = self._program.user
         self._running = subprocess.Popen(
             self._program.command,
             cwd=self._program.home,
-            env=self._environment(jit_config),
+            env=self._environment() | {SECRET: jit_config},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
+            **self._person(),
         )
+
+    def warm_up(self) -> None:
+        """Run what the program offers for it; a program that cannot is as good as before."""
+        if not self._program.warm_up:
+            return
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                self._program.warm_up,
+                cwd=self._program.home,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                check=False,
+                timeout=WARM_UP_LIMIT_S,
+                **self._person(),
+            )
 
     def status(self) -> dict[str, Any]:
         """Return the state and, once it has ended and is known, the exit code."""
@@ -72,6 +99,20 @@ class Runner:
         code = self._running.poll()
         return {"state": "running" if code is None else "ended", "exit_code": code}
 
-    def _environment(self, jit_config: str) -> dict[str, str]:
+    def _make_configuration(self) -> None:
+        folder = self._started_file.parent / CONFIGURATION
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if self._program.user is not None:
+            shutil.chown(folder, self._program.user, self._program.user)
+
+    def _person(self) -> dict[str, Any]:
+        """As whom it runs: with the groups that its user has in the guest, for example Docker's."""
+        user = self._program.user
+        if user is None:
+            return {}
+        return {"user": user, "group": user, "extra_groups": os.getgrouplist(user, pwd.getpwnam(user).pw_gid)}
+
+    def _environment(self) -> dict[str, str]:
         home = str(self._program.home)
-        return {"HOME": home, "USER": USER, "LOGNAME": USER, "PATH": PATH, "LANG": "C.UTF-8", SECRET: jit_config}
+        usual = {"PATH": PATH, "LANG": "C.UTF-8"}
+        return {**usual, **dict(self._program.environment), "HOME": home, "USER": USER, "LOGNAME": USER}

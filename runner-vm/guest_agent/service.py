@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from guest_agent import wire
 from guest_agent.hold import Hold
+from guest_agent.init import power_off
 from guest_agent.placement import Placement, placement_server
 from guest_agent.resume import after_resume
 from guest_agent.runner import Runner, installed_program
@@ -29,6 +30,8 @@ PORT: Final = Path("/dev/virtio-ports/agent")
 PORT_LIMIT_S: Final = 120.0
 # While no host listens a read returns at once with nothing.
 UNHEARD_INTERVAL_S: Final = 0.01
+# Without systemd, which takes its time, the answer must be on its way first.
+POWER_OFF_AFTER_S: Final = 0.2
 
 Functions = Mapping[str, Callable[..., Any]]
 
@@ -43,8 +46,12 @@ def functions(runner: Runner, placement: Placement, hold: Hold) -> Functions:
         placement.placed(told)
         hold.allow(told.get("hold_limit_s", 0))
 
+    def suspend() -> None:
+        runner.warm_up()
+        before_suspend()
+
     return {
-        "BeforeSuspend": before_suspend,
+        "BeforeSuspend": suspend,
         "AfterResume": after_resume,
         "StartRunner": runner.start,
         "RunnerStatus": status,
@@ -56,7 +63,10 @@ def functions(runner: Runner, placement: Placement, hold: Hold) -> Functions:
 
 def shut_down() -> None:
     """Power off, after the answer has gone out."""
-    subprocess.Popen(["systemctl", "--no-block", "poweroff"])
+    try:
+        subprocess.Popen(["systemctl", "--no-block", "poweroff"])
+    except FileNotFoundError:
+        threading.Timer(POWER_OFF_AFTER_S, power_off).start()
 
 
 def answer(line: bytes, served: Functions) -> wire.Response | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +22,17 @@ WARM_UP: Final = (
 
 def before_suspend() -> None:
     """Wait until nothing is starting any more, warm up what a job needs first, and write everything out."""
-    subprocess.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=SETTLED_LIMIT_S)
+    _run(("systemctl", "is-system-running", "--wait"), SETTLED_LIMIT_S)
     for command in WARM_UP:
-        subprocess.run(command, check=False, timeout=WARM_UP_LIMIT_S, stdout=subprocess.DEVNULL)
+        _run(command, WARM_UP_LIMIT_S)
     _read_all(Path("/opt/spot-runner"))
     os.sync()
+
+
+def _run(command: Sequence[str], limit_s: float) -> None:
+    """Run a program; a guest made of somebody's image may not have it."""
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(command, check=False, timeout=limit_s, stdout=subprocess.DEVNULL)
 
 
 def _read_all(folder: Path) -> None:

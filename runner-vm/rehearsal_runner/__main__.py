@@ -19,6 +19,8 @@ from rehearsal_runner.lock import Lock, Loss
 from rehearsal_runner.steps import TRACKING, Steps
 from rehearsal_runner.stream import Stream
 
+# Of this program, as the packages that hold it name it; GitHub gives no job to one that is too old.
+VERSION: Final = "0.1.0"
 # A registration that has no job is removed by GitHub within minutes, so no runner waits for its broker longer.
 OFFER_PATIENCE_S: Final = 600.0
 # Beyond the broker's own limit for a long poll.
@@ -52,7 +54,7 @@ def main() -> int:
 def take_job(broker: Broker, name: str) -> Json:
     """Open a session and wait until a job was offered and taken."""
     session = f"/_runner/sessions/{secrets.token_hex(16)}"
-    answer = broker.call("PUT", session, {}, patience_s=OFFER_PATIENCE_S)
+    answer = broker.call("PUT", session, {"version": VERSION}, patience_s=OFFER_PATIENCE_S)
     told(f"{name} waits for a job", DONE)
     wait_s = answer["poll_seconds"] if answer else 0
     while True:

@@ -3,7 +3,7 @@
 set -eu
 root=$1
 
-# The initial ramdisk holds what finds the root disk and nothing else.
+# The initial ramdisk holds what finds the root disk, and what talks to the host where the root brings no udev.
 mkdir -p "$root/etc/initramfs-tools/conf.d" "$root/etc/initramfs-tools/hooks"
 printf 'MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\nRESUME=none\n' > "$root/etc/initramfs-tools/conf.d/spot-runner"
 cat > "$root/etc/initramfs-tools/hooks/spot-runner" <<'EOF'
@@ -13,6 +13,9 @@ cat > "$root/etc/initramfs-tools/hooks/spot-runner" <<'EOF'
 force_load virtio_pci
 force_load virtio_blk
 force_load ext4
+force_load virtio_console
+force_load virtio_net
+force_load virtio_rng
 EOF
 chmod 0755 "$root/etc/initramfs-tools/hooks/spot-runner"
 

@@ -13,8 +13,8 @@ from typing import Any
 from tests.bench.figures import OURS, Report, Series, console
 from tests.bench.floor import ByHand, Keys, Seat, Way, migrate, restored
 from tests.bench.ours import WORK, moved_busy, warm_up
-from tests.e2e.busy_guest import busy_package
 from tests.e2e.engine_rig import Rig, runner_package
+from tests.e2e.scripted_guest import scripted_package
 from workers.domain.messages import BootOrder
 from workers.domain.names import HostId, MigrationId, move_name
 from workers.domain.overlay import GUEST_MTU
@@ -58,6 +58,8 @@ class Bench:
             "commit_ms": Series("migration", "of it the commit", "ms"),
             "net_ms": Series("migration", "stopped less commit", "ms", limit="ratio ≤ 1.5"),
             "memory_mib_sent": Series("migration", "memory sent", "MiB"),
+            "before_ms": Series("migration", "agent's answer before it", "ms"),
+            "after_ms": Series("migration", "guest goes on to agent's answer", "ms"),
         }
 
     def _make_keys(self, stack: ExitStack) -> Keys:
@@ -123,7 +125,7 @@ def run(rounds: int, cold_rounds: int) -> dict[str, Any]:
     load = os.getloadavg()[0]
     runner = runner_package()
     console.print("making the busy guest's package, unless it is there")
-    busy = busy_package(runner)
+    busy = scripted_package(runner)
     with ExitStack() as stack:
         bench = Bench(runner, busy, stack)
         for number in range(rounds):

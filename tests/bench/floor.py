@@ -208,16 +208,26 @@ def migrate(source: ByHand, stock: Stock, directory: Path, way: Way) -> dict[str
 
 def _moved(source: ByHand, target: ByHand, way: Way) -> dict[str, float]:
     _listen(target, way)
+    asked = time.monotonic()
+    source.call_agent("RunnerStatus")
     began = time.monotonic()
     _mirror(source, way)
     _move_memory(source, way)
     target.wait("query-status", lambda answer: answer["status"] != "inmigrate")
     target.execute("cont")
     total_s = time.monotonic() - began
+    target.call_agent("RunnerStatus")
+    answered_at = time.time()
     target.execute("nbd-server-stop")
-    stopped_ms = (target.moment("RESUME") - source.moment("STOP")) * 1000
-    sent = source.execute("query-migrate")["ram"]["transferred"] / (1 << 20)
-    return {"total_s": total_s, "stopped_ms": stopped_ms, "commit_ms": 0.0, "memory_mib_sent": sent}
+    resumed_at = target.moment("RESUME")
+    return {
+        "total_s": total_s,
+        "stopped_ms": (resumed_at - source.moment("STOP")) * 1000,
+        "commit_ms": 0.0,
+        "memory_mib_sent": source.execute("query-migrate")["ram"]["transferred"] / (1 << 20),
+        "before_ms": (began - asked) * 1000,
+        "after_ms": (answered_at - resumed_at) * 1000,
+    }
 
 
 def _secure(end: ByHand, directory: Path, endpoint: str, **parameters: str) -> None:

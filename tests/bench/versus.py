@@ -21,8 +21,8 @@ from tests.bench.figures import OURS, Report, Series, console
 from tests.bench.floor import call_agent
 from tests.bench.libvirt import GUEST, Libvirt, domain, libvirt_on
 from tests.bench.ours import WORK, moved_busy, warm_up
-from tests.e2e.busy_guest import busy_package
 from tests.e2e.engine_rig import Rig, runner_package
+from tests.e2e.scripted_guest import scripted_package
 from workers.domain.errors import Bug
 from workers.domain.migration import Ports
 from workers.domain.names import HostId
@@ -128,7 +128,7 @@ class Versus:
 def run(rounds: int) -> dict[str, Any]:
     """Measure so many times, print the table, and return the report."""
     load = os.getloadavg()[0]
-    busy = busy_package(runner_package())
+    busy = scripted_package(runner_package())
     with ExitStack() as stack:
         versus = Versus(busy, stack)
         console.print("booting the guest under libvirt, to save it")

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Barrier
 
-from tests.contract.store_rows import START, ManualClock, a_host
-from workers.domain.errors import LeaseLost
+from tests.contract.store_rows import START, ManualClock, WholeStore, a_host, a_job, a_runner
+from workers.domain.errors import LeaseLost, NoRoom
 from workers.domain.events import Event, Happening
+from workers.domain.job import Job
 from workers.domain.migration import Migration, MigrationPhase
-from workers.domain.names import JobId
+from workers.domain.names import HostId, JobId
+from workers.domain.runner import Quota
 from workers.store.repository import open_store
 
 WAIT_S = 60
@@ -49,3 +51,26 @@ def decide_all(url: str, rows: Sequence[Migration], phase: MigrationPhase, toget
         heard.append(store.decide(row, replace(row, phase=phase), told).phase)
     store.close()
     return heard
+
+
+def place(store: WholeStore, job: Job, quota: Quota, host: HostId) -> bool:
+    """Write a runner for a job down, within a quota; say whether there was room."""
+    number = int(job.id) % (1 << 40)
+    runner = replace(a_runner(number, host), repository=quota.repository)
+    with store.jobs.lease(job.id) as lease:
+        try:
+            lease.write(replace(lease.row, deferred=None), quota, runner)
+        except NoRoom:
+            return False
+    return True
+
+
+def place_all(url: str, quotas: Sequence[Quota], side: int, together: Barrier) -> list[bool]:
+    """Place one runner for each of these quotas, at the same moment as the other side, on a host of this side's own."""
+    store = open_store(url, ManualClock())
+    placed = []
+    for number, quota in enumerate(quotas):
+        together.wait(WAIT_S)
+        placed.append(place(store, a_job(2 * number + side), quota, HostId(f"host-{number}-{side}")))
+    store.close()
+    return placed

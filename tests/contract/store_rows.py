@@ -12,12 +12,14 @@ from workers.domain.events import Delivery, JobAction, JobFact
 from workers.domain.host import Host, HostState
 from workers.domain.job import Job, JobEnd, JobState, Rerun
 from workers.domain.labels import Interrupt
+from workers.domain.market import Market, Sources
 from workers.domain.migration import Migration, MigrationPhase, Ports, Role
 from workers.domain.names import HostId, JobId, MigrationId, PackageDigest, RunnerId
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import Terms
 from workers.domain.runner import Runner, RunnerEnd, RunnerState, Shape
 from workers.ports import Store
+from workers.selling import Catalogues
 
 START = datetime(2026, 11, 23, 4, 0, 0, 123456, tzinfo=UTC)
 SHAPE = Shape(vcpus=1, memory_mib=1024, disk_mib=4096)
@@ -29,6 +31,8 @@ PLENTY = Shape(vcpus=4096, memory_mib=1 << 24, disk_mib=1 << 28)
 class WholeStore(Store, DeliveryStore, Protocol):
     """What the reconcilers and the receiver need together; the store in memory and the real one promise the same."""
 
+    @property
+    def catalogues(self) -> Catalogues: ...
     def note_seen(self, migration_id: MigrationId, role: Role, now: datetime) -> Migration | None: ...
     def burn_token(self, token: str, address: str) -> HostId | None: ...
 
@@ -69,6 +73,12 @@ def a_job(number: int = 7, state: JobState = JobState.RUNNING) -> Job:
         unserved="no such label",
         terms=TERMS,
         started_at=START + timedelta(seconds=number + 9),
+        asked_at=START + timedelta(seconds=number + 5),
+        head_sha="c" * 40,
+        head_branch="gh-readonly-queue/main/pr-7",
+        has_deployment=True,
+        lost_at=START + timedelta(seconds=number + 99),
+        deferred="the pool ci has spent its 5 EUR",
     )
 
 
@@ -84,6 +94,10 @@ def a_host(name: str, spec: Shape = PLENTY, state: HostState = HostState.READY) 
         host_class=CLASS,
         heartbeat_at=START + timedelta(seconds=1),
         deadline_at=START + timedelta(minutes=2),
+        pool="ci",
+        price=0.125,
+        ended_at=START + timedelta(minutes=3),
+        sources=Sources(("local", "aws"), ("eu-central-1a",), Market.SPOT_THEN_ON_DEMAND),
     )
 
 
@@ -105,6 +119,7 @@ def a_runner(number: int, host: str, state: RunnerState = RunnerState.BUSY) -> R
         idle_at=START,
         end=RunnerEnd.UNUSED,
         hold_limit_s=600,
+        pool="ci",
     )
 
 
@@ -144,6 +159,9 @@ def a_fact(guid: str, job: int = 7, action: JobAction = JobAction.QUEUED) -> Job
         runner_name="spot-runner-x",
         conclusion="success",
         is_public=True,
+        deployment_at=START - timedelta(seconds=1),
+        head_sha="c" * 40,
+        head_branch="main",
     )
 
 

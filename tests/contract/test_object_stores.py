@@ -26,7 +26,6 @@ from workers.domain.names import HostId
 from workers.domain.park import SEALED_LIMIT_BYTES, ObjectMethod
 from workers.identity import Authority
 from workers.objects import DirectoryObjects, S3Objects
-from workers.ports import ObjectStore
 from workers.store.repository import open_store
 
 PUT, GET = ObjectMethod.PUT, ObjectMethod.GET
@@ -41,7 +40,7 @@ CONTENT = bytes(range(256)) * 64
 class Place:
     """A store, and how a host reaches what its URLs name: the answer's status and content."""
 
-    store: ObjectStore
+    store: MemoryObjects | DirectoryObjects | S3Objects
     reach: Callable[[ObjectMethod, str, bytes], tuple[int, bytes]]
     checks_urls: bool = True
     """moto takes any signature for a good one."""
@@ -129,6 +128,14 @@ def test_what_is_put_again_takes_the_place_of_what_was_there(place: Place) -> No
     put(place, NAME)
     put(place, NAME, b"shorter")
     assert place.store.read(NAME) == b"shorter"
+
+
+def test_what_the_control_plane_writes_is_read_by_whoever_has_a_url(place: Place) -> None:
+    name = f"packages/{'ab' * 32}/index"
+    place.store.write(name, b"first")
+    place.store.write(name, CONTENT)
+    assert place.store.listed("packages/") == {name: len(CONTENT)}
+    assert place.reach(GET, place.store.url(GET, name, MINUTE), b"") == (200, CONTENT)
 
 
 def test_what_is_not_there_is_none_and_deleted_without_a_word(place: Place) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.contract.store_contenders import WAIT_S, count_up, decide_all, open_and_add
+from tests.contract.store_contenders import WAIT_S, count_up, decide_all, open_and_add, place, place_all
 from tests.contract.store_rows import (
     START,
     ManualClock,
@@ -31,11 +31,13 @@ from workers.domain.errors import LeaseLost, NoRoom
 from workers.domain.events import Event, Happening
 from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide
 from workers.domain.names import HostId, JobId
+from workers.domain.runner import Quota, RunnerState
 from workers.store.repository import SqlStore, open_store
 
 T = TypeVar("T")
 P = MigrationPhase
 ROUNDS = 200
+QUOTAS = 40
 
 
 def at_once(*calls: Callable[[], T]) -> list[T]:
@@ -184,6 +186,46 @@ class TestRoom:
         store.hosts.add(a_host("a"))
         same = [replace(a_runner(number, "a"), number=7) for number in range(8)]
         assert sum(at_once(*[partial(is_placed, store.runners.add, runner) for runner in same])) == 1
+
+
+class TestQuotas:
+    def test_of_many_that_place_at_once_as_many_as_the_quota_allows_succeed(self, store: WholeStore) -> None:
+        for number in range(6):
+            quota, host = Quota("ci", f"octo/hello-{number}", 2), a_host(f"host-{number}")
+            store.hosts.add(host)
+            jobs = [a_job(number * 10 + i) for i in range(8)]
+            for job in jobs:
+                store.jobs.add(job)
+            assert sum(at_once(*[partial(place, store, job, quota, host.id) for job in jobs])) == 2
+            assert len(store.runners_on(host.id)) == 2
+
+    def test_two_workers_together_never_exceed_a_quota(
+        self, processes: Executor, sql_store: SqlStore, store_url: str
+    ) -> None:
+        """On hosts of their own, so that no host's row keeps them apart."""
+        quotas = [Quota("ci", f"octo/hello-{number}", 1) for number in range(QUOTAS)]
+        for number in range(QUOTAS):
+            for side in (0, 1):
+                sql_store.hosts.add(a_host(f"host-{number}-{side}"))
+                sql_store.jobs.add(a_job(2 * number + side))
+        with multiprocessing.Manager() as shared:
+            together = shared.Barrier(2)
+            placing = [processes.submit(place_all, store_url, quotas, side, together) for side in (0, 1)]
+            placed = [future.result(WAIT_S) for future in placing]
+        assert [sum(pair) for pair in zip(*placed, strict=True)] == [1] * QUOTAS
+
+    def test_what_is_gone_or_elsewhere_does_not_count(self, store: WholeStore) -> None:
+        store.hosts.add(a_host("a"))
+        others = [
+            a_runner(1, "a", RunnerState.GONE),
+            replace(a_runner(2, "a"), pool="other"),
+            replace(a_runner(3, "a"), repository="octo/other"),
+        ]
+        for runner in others:
+            store.runners.add(runner)
+        for number, is_there in ((4, True), (5, False)):
+            store.jobs.add(a_job(number))
+            assert place(store, a_job(number), Quota("ci", "OCTO/Hello", 1), HostId("a")) is is_there
 
 
 class TestOnce:

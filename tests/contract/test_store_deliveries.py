@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,12 +12,14 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.contract.store_rows import START, ManualClock, WholeStore, a_delivery, a_fact
+from webhook.group_commit import GroupCommit
 from workers.domain.errors import Bug
 from workers.domain.events import Delivery, JobAction
 from workers.domain.names import HostId, JobId
 from workers.store.repository import SqlStore
 
 JOB = JobId(7)
+PATIENCE_S = 30.0
 
 
 def kept(store_url: str, table: str) -> list[tuple[object, ...]]:
@@ -68,6 +73,27 @@ class TestDeliveries:
             sql_store.write_deliveries([a_delivery("g"), replace(a_delivery("h"), fact=wrong)])
         assert kept(store_url, "deliveries") == []
         assert sql_store.facts_of(JOB) == []
+
+    def test_in_a_group_commit_a_double_counts_once_and_what_no_store_can_hold_keeps_nobody_from_being_written(
+        self, sql_store: SqlStore
+    ) -> None:
+        gate = threading.Event()
+        told: list[str] = []
+
+        def write(rows: Sequence[Delivery]) -> None:
+            assert gate.wait(PATIENCE_S)
+            sql_store.write_deliveries(rows)
+
+        commit = GroupCommit(write, lambda rows: told.extend(row.guid for row in rows), PATIENCE_S)
+        too_large = replace(a_fact("c"), job_id=JobId(1 << 63))
+        sent = [a_delivery("first"), a_delivery("a"), a_delivery("b"), a_delivery("a")]
+        sent += [replace(a_delivery("c"), fact=too_large), a_delivery("d")]
+        with ThreadPoolExecutor(len(sent)) as pool:
+            answers = [pool.submit(commit.put, row) for row in sent]
+            gate.set()
+        assert [answer.exception() is None for answer in answers] == [True, True, True, True, False, True]
+        assert sorted(fact.delivery for fact in sql_store.facts_of(JOB)) == ["a", "b", "d", "first"]
+        assert sorted(set(told)) == ["a", "b", "d", "first"]
 
     def test_jobs_wait_until_each_of_their_facts_was_seen_the_longest_waiting_first(self, store: WholeStore) -> None:
         store.write_deliveries([a_delivery("1", job=9)])

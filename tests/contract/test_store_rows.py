@@ -29,7 +29,7 @@ from workers.domain.job import JobState
 from workers.domain.messages import GuestRunnerState, Load, MonitorState, RunnerReport
 from workers.domain.migration import LINE_FIGURE, LineSeen, MigrationPhase
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
-from workers.domain.runner import RunnerState
+from workers.domain.runner import Level, RunnerState
 from workers.store.repository import SqlStore, open_store
 
 
@@ -42,6 +42,7 @@ def rows(store: WholeStore) -> list[tuple[Any, Any]]:
         a_host("c"), instance_id=None, address=None, host_class=None, heartbeat_at=None, deadline_at=None
     )
     bare_runner = replace(a_runner(2, "b"), github_id=None, idle_at=None, end=None)
+    shared_runner = replace(a_runner(3, "b"), level=Level.ORGANIZATION, group_id=1 << 33)
     bare_move = replace(
         a_migration(a_runner(2, "b"), "a"),
         ports=None,
@@ -58,6 +59,7 @@ def rows(store: WholeStore) -> list[tuple[Any, Any]]:
         (store.hosts, a_host("b")),
         (store.hosts, bare_host),
         (store.runners, a_runner(1, "a")),
+        (store.runners, shared_runner),
         (store.runners, bare_runner),
         (store.migrations, a_migration(a_runner(1, "a"), "b")),
         (store.migrations, bare_move),
@@ -116,6 +118,19 @@ class TestRows:
             sql_store.jobs.add(replace(a_job(), queued_at=datetime(2026, 11, 23)))  # noqa: DTZ001 what is tested
         assert sql_store.jobs.get(a_job().id) is None
 
+    def test_hosts_that_were_taken_back_lately_are_found_whether_or_not_they_have_ended(
+        self, sql_store: SqlStore, clock: ManualClock
+    ) -> None:
+        now = clock.now()
+        for name, minutes in (("before", -60), ("then", 0), ("later", 1)):
+            taken = replace(a_host(name), deadline_at=now + timedelta(minutes=minutes))
+            sql_store.hosts.add(taken)
+        sql_store.hosts.add(
+            replace(a_host("ended", state=HostState.TERMINATED), deadline_at=now + timedelta(minutes=2))
+        )
+        sql_store.hosts.add(replace(a_host("kept"), deadline_at=None))
+        assert {host.id for host in sql_store.hosts_taken_back(now)} == {"later", "ended"}
+
 
 class TestRunners:
     def test_the_runners_of_a_host_are_those_that_are_not_gone(self, store: WholeStore) -> None:
@@ -173,6 +188,20 @@ class TestHeartbeats:
         report = store.report_of(row.runner_id)
         assert report is not None
         assert report.monitor is MonitorState.INCOMING
+
+    def test_a_guest_that_has_just_come_carries_what_its_former_host_measured(self, store: WholeStore) -> None:
+        row = moving(store, 1, MigrationPhase.PAUSED)
+        store.hosts.add(a_host("c"))
+        earlier = replace(self.REPORT, load=Load(memory_mib=50.0, disk_mib=1.0))
+        store.note_heartbeat(HostId("c"), START - timedelta(seconds=1), CLASS, [earlier])
+        store.note_heartbeat(HostId("a"), START, CLASS, [self.REPORT])
+        incoming = replace(self.REPORT, monitor=MonitorState.INCOMING, load=None)
+        store.note_heartbeat(HostId("b"), START + timedelta(seconds=1), CLASS, [incoming])
+        store.decide(row, replace(row, phase=MigrationPhase.COMMITTED))
+        assert store.report_of(row.runner_id) == replace(incoming, load=self.REPORT.load)
+        measured = replace(self.REPORT, load=Load(memory_mib=100.0, disk_mib=8.0))
+        store.note_heartbeat(HostId("b"), START + timedelta(seconds=2), CLASS, [measured])
+        assert store.report_of(row.runner_id) == measured
 
 
 class TestLines:

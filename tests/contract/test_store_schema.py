@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, Table, Text, create_engine, text
 
 from tests.contract.store_rows import CLASS, ManualClock, a_host, a_job
@@ -18,6 +20,15 @@ from workers.domain.names import HostId
 from workers.store.connection import Database
 from workers.store.repository import SqlStore, open_store
 from workers.store.schema import METADATA
+from workers.store.upgrade import VERSIONS, newest
+
+# Since revision 0005.
+COLUMNS_SINCE = (
+    *("jobs.terms", "jobs.started_at", "jobs.head_sha", "jobs.head_branch", "jobs.has_deployment", "jobs.lost_at"),
+    *("jobs.asked_at", "facts.deployment_at", "runners.pool", "runners.level", "runners.group_id"),
+    *("jobs.deferred", "deliveries.refused", "facts.is_public", "facts.head_sha", "facts.head_branch"),
+    *("hosts.pool", "hosts.price", "hosts.ended_at", "hosts.sources", "hosts.machine", "reports.seen_at"),
+)
 
 
 def differences(store_url: str, metadata: MetaData) -> list[object]:
@@ -29,6 +40,11 @@ def differences(store_url: str, metadata: MetaData) -> list[object]:
 
 
 class TestUpgrade:
+    def test_the_newest_step_is_known_without_alembic(self) -> None:
+        config = Config(attributes={})
+        config.set_main_option("script_location", str(VERSIONS.parent))
+        assert ScriptDirectory.from_config(config).get_current_head() == newest()
+
     def test_nothing_is_left_to_generate(self, sql_store: SqlStore, store_url: str) -> None:
         assert differences(store_url, METADATA) == []
 
@@ -62,15 +78,32 @@ class TestUpgrade:
         engine = create_engine(store_url)
         with engine.begin() as connection:
             connection.execute(text("""UPDATE hosts SET host_class = '{"acceleration": "tcg", "machine": "pc"}'"""))
-            connection.execute(text("DROP TABLE stations"))
-            for column in ("jobs.terms", "jobs.started_at", "facts.is_public"):
+            for table in ("stations", "installations", "remarks", "breakers", "catalogues"):
+                connection.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text("DROP INDEX ix_jobs_run_id"))
+            for column in COLUMNS_SINCE:
                 connection.execute(text("ALTER TABLE {} DROP COLUMN {}".format(*column.split("."))))
             connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
         engine.dispose()
         with closing(open_store(store_url, clock)) as opened:
-            assert opened.hosts.get(HostId("a")) == replace(a_host("a"), host_class=None)
+            former = replace(a_host("a"), pool=None, price=None, ended_at=None, sources=None)
+            assert opened.hosts.get(HostId("a")) == replace(former, host_class=None)
             opened.note_heartbeat(HostId("a"), clock.now(), CLASS, ())
-            assert opened.hosts.get(HostId("a")) == replace(a_host("a"), heartbeat_at=clock.now(), host_class=CLASS)
+            assert opened.hosts.get(HostId("a")) == replace(former, heartbeat_at=clock.now(), host_class=CLASS)
+
+    def test_that_a_job_holds_no_deployment_is_not_believed_of_an_older_program(
+        self, sql_store: SqlStore, store_url: str, clock: ManualClock
+    ) -> None:
+        for number, held in ((1, True), (2, False)):
+            sql_store.jobs.add(replace(a_job(number), has_deployment=held))
+        engine = create_engine(store_url)
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE catalogues"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0014'"))
+        engine.dispose()
+        with closing(open_store(store_url, clock)) as opened:
+            rows = {number: opened.jobs.get(a_job(number).id) for number in (1, 2)}
+        assert {number: row and row.has_deployment for number, row in rows.items()} == {1: True, 2: None}
 
     def test_a_store_that_was_opened_holds_no_connection_that_a_fork_could_share(
         self, store_url: str, clock: ManualClock

@@ -40,6 +40,7 @@ from workers.domain.migration import (
     decide,
     may_pause,
     seen,
+    stood_ms,
 )
 from workers.domain.names import HostId, MigrationId, RunnerId, guest_address, host_id, migration_id, runner_id
 from workers.domain.runner import Shape
@@ -147,7 +148,8 @@ class Rows:
         if has_won and said in self.unanswered:
             self.deaf.add(host)
             raise Unreachable("the test's wire lost the answer, and is cut from then on")
-        return RowView(row.phase, row.epoch, may_pause(row, now), (row.deadline_at - now).total_seconds())
+        stood = stood_ms(replace(row, figures=self.figures_of[key]))
+        return RowView(row.phase, row.epoch, may_pause(row, now), (row.deadline_at - now).total_seconds(), stood)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,22 +11,26 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import structlog
 
-from tests.e2e.busy_guest import busy_package
+from tests.e2e.busy_guest import busy_script
 from tests.e2e.engine_rig import END_OF_MOVE, Rig, eventually, runner_package
+from tests.e2e.scripted_guest import scripted_package
 from tests.integration.wires import run
 from tests.unit.planning.rows import CLASS
 from workers.domain.messages import BootOrder, Load, StartOrder
 from workers.domain.migration import LINE_FIGURE, Migration, MigrationPhase
 from workers.domain.names import RunnerId
 from workers.domain.runner import Shape
+from workers.host.pressing import DOWNTIME_MAX_MS
 from workers.planning.estimates import load_or_guess, move_time
 from workers.planning.evacuation import Move, Situation, moves_now, plan
 from workers.planning.lanes import Guest, Target
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
-SLOW_LINE = "200mbit"
+# On a machine with nothing else to do the guest writes some 75 MiB in a second, while it is moved beside other tests
+# an eighth of that: the line must carry less, or nobody has to press it.
+SLOW_LINE = "80mbit"
 TBF = ("burst", "128kb", "latency", "50ms")
-BUSY = {"memory_mib": 96, "disk_mib": 1, "toil_bytes": 600}
+BUSY = {"memory_mib": 96, "disk_mib": 1, "toil_bytes": 200}
 NOTICE = timedelta(seconds=60)
 GUESTS = 6
 GIGABIT_MIB_S = 119.0
@@ -37,7 +40,7 @@ log = structlog.get_logger()
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    rig = Rig(busy_package(runner_package()), ("a", "b"))
+    rig = Rig(scripted_package(runner_package()), ("a", "b"))
     yield rig
     rig.end()
 
@@ -57,7 +60,7 @@ def slow_down(rig: Rig, rate: str) -> None:
 def busy(rig: Rig, seconds: float) -> BootOrder:
     order = boot(rig, 1)
     rig["a"].inside.run(
-        rig["a"].engine.start_runner(order.runner_id, StartOrder(1, json.dumps({"seconds": seconds, **BUSY})))
+        rig["a"].engine.start_runner(order.runner_id, StartOrder(1, busy_script(seconds=seconds, **BUSY)))
     )
     return order
 
@@ -85,27 +88,27 @@ def is_capped(rig: Rig, order: BootOrder) -> bool:
 
 
 def test_a_guest_that_outruns_its_line_arrives_before_the_deadline(rig: Rig) -> None:
-    order = busy(rig, seconds=60.0)
+    order = busy(rig, seconds=100.0)
     eventually(lambda: writes(rig, order) > 30, "it was measured while it is busy")
     log.info("measured", load=load_of(rig, order))
     slow_down(rig, SLOW_LINE)
-    row = rig.begin(order, "a", "b", seconds=60.0)
-    phase = rig.rows.wait(row.id, *END_OF_MOVE).phase
+    row = rig.begin(order, "a", "b", seconds=150.0)
+    phase = rig.rows.wait(row.id, *END_OF_MOVE, limit_s=180.0).phase
     figures = rig.rows.figures
     log.info("moved", phase=phase, reasons=rig.rows.reasons, **figures)
-    assert phase is MigrationPhase.FINISHED
+    assert phase is MigrationPhase.FINISHED, rig.rows.reasons
     assert figures["cap_percent"] < 100
-    assert figures["resumed_at"] - figures["stopped_at"] < 4.0
+    assert figures["resumed_at"] - figures["stopped_at"] < 2 * DOWNTIME_MAX_MS / 1000
     assert rig["b"].wait_ended(order.runner_id, limit_s=180.0) == 0
 
 
 def test_a_guest_that_was_pressed_is_let_go_when_its_move_ends_or_its_daemon_does(rig: Rig) -> None:
-    order = busy(rig, seconds=120.0)
+    order = busy(rig, seconds=180.0)
     eventually(lambda: writes(rig, order) > 30, "it was measured while it is busy")
     slow_down(rig, SLOW_LINE)
     for attempt in (1, 2):
-        row = rig.begin(order, "a", "b", attempt, seconds=90.0)
-        eventually(lambda: is_capped(rig, order), "it is pressed")
+        row = rig.begin(order, "a", "b", attempt, seconds=180.0)
+        eventually(lambda: is_capped(rig, order), "it is pressed", limit_s=150.0)
         if attempt == 1:
             rig.rows.abort(row.id)
         else:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from tests.e2e.busy_guest import busy_package
+from tests.e2e.busy_guest import busy_script
 from tests.e2e.engine_rig import END_OF_MOVE, EngineHost, Rig, eventually, runner_package
+from tests.e2e.scripted_guest import scripted_package
 from workers.domain.errors import Refused, TryLater
 from workers.domain.messages import BootOrder, GuestRunnerState, MonitorState, StartOrder
-from workers.domain.migration import Migration, MigrationPhase, Said
+from workers.domain.migration import SEEN_LIMIT, Migration, MigrationPhase, Said
 from workers.host.processes import process_name
 
 pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
@@ -25,7 +26,7 @@ FINISHED, ABORTED = MigrationPhase.FINISHED, MigrationPhase.ABORTED
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    rig = Rig(busy_package(runner_package()), ("a", "b"))
+    rig = Rig(scripted_package(runner_package()), ("a", "b"))
     yield rig
     rig.end()
 
@@ -66,7 +67,7 @@ def _runs_alone_on(rig: Rig, name: str, order: BootOrder, epoch: int) -> None:
 
 def test_a_busy_guest_moves_there_and_back_and_loses_nothing(rig: Rig, order: BootOrder) -> None:
     work = {"seconds": 20.0, "memory_mib": 16, "disk_mib": 48}
-    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, json.dumps(work))))
+    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, busy_script(**work))))
     for source, target, attempt in (("a", "b", 1), ("b", "a", 2)):
         row = rig.begin(order, source, target, attempt)
         assert rig.rows.wait(row.id, *END_OF_MOVE).phase is FINISHED
@@ -170,6 +171,7 @@ def test_a_target_that_is_cut_off_loses_the_move_but_not_the_guest(rig: Rig, ord
     rig.rows.words.clear()
     row = rig.listen(order, "a", "b")
     rig.rows.deaf.add(rig["b"].id)
+    eventually(lambda: _is_silent(rig, row), "the target has not reached the row for a second")
     rig.send(order, row)
     assert rig.rows.wait(row.id, *END_OF_MOVE).phase is ABORTED
     assert (rig["a"].id, Said.PAUSED) not in rig.rows.words
@@ -177,10 +179,15 @@ def test_a_target_that_is_cut_off_loses_the_move_but_not_the_guest(rig: Rig, ord
     _runs_alone_on(rig, "a", order, 1)
 
 
+def _is_silent(rig: Rig, row: Migration) -> bool:
+    seen_at = rig.rows.get(row.id).target_seen_at
+    return seen_at is not None and datetime.now(UTC) - seen_at > SEEN_LIMIT
+
+
 def test_a_target_that_takes_nothing_any_more_is_given_up(rig: Rig, order: BootOrder) -> None:
     """Its QEMU stands still with both connections open, as if its host had vanished."""
     work = {"seconds": 5.0, "memory_mib": 8, "disk_mib": 8}
-    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, json.dumps(work))))
+    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, busy_script(**work))))
     row = rig.begin(order, "a", "b")
     stopped = rig["b"].pid(order.runner_id)
     os.kill(stopped, signal.SIGSTOP)
@@ -229,7 +236,7 @@ def test_a_migration_at_a_wrong_epoch_is_refused(rig: Rig, order: BootOrder) -> 
 
 def test_what_the_guest_says_of_its_program_comes_along(rig: Rig, order: BootOrder) -> None:
     work = {"seconds": 3.0, "memory_mib": 1, "disk_mib": 1}
-    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, json.dumps(work))))
+    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, busy_script(**work))))
     row = rig.begin(order, "a", "b")
     rig.rows.wait(row.id, FINISHED)
     assert rig["b"].wait_ended(order.runner_id) == 0

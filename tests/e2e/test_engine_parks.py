@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.e2e.busy_guest import busy_package
+from tests.e2e.busy_guest import busy_script
 from tests.e2e.engine_rig import END_OF_MOVE, EngineHost, eventually, runner_package
 from tests.e2e.park_rig import ParkRig
+from tests.e2e.scripted_guest import scripted_package
 from workers.domain.messages import BootOrder, MonitorState, StartOrder
 from workers.domain.migration import MigrationPhase
 from workers.domain.overlay import GUEST_MTU
@@ -27,7 +27,7 @@ NAMES = (MANIFEST, *(part_name(stream, number) for stream in Stream for number i
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[ParkRig]:
-    rig = ParkRig(busy_package(runner_package()), ("a", "b"))
+    rig = ParkRig(scripted_package(runner_package()), ("a", "b"))
     yield rig
     rig.end()
 
@@ -50,7 +50,7 @@ def order(rig: ParkRig, request: pytest.FixtureRequest) -> Iterator[BootOrder]:
 
 
 def start(host: EngineHost, order: BootOrder, **work: float) -> None:
-    host.inside.run(host.engine.start_runner(order.runner_id, StartOrder(order.epoch, json.dumps(work))))
+    host.inside.run(host.engine.start_runner(order.runner_id, StartOrder(order.epoch, busy_script(**work))))
 
 
 def runs_alone_on(rig: ParkRig, name: str, order: BootOrder, epoch: int) -> None:

@@ -92,7 +92,7 @@ def test_guests_of_one_snapshot_differ_in_all_that_must_differ(stock: Stock) -> 
         told = identity(number)
         assert found["hostname"] == told["hostname"]
         assert found["machine_id"] == told["machine_id"]
-        assert (found["uid"], found["groups"], found["cwd"]) == (1001, [], "/home/runner")
+        assert (found["uid"], found["groups"], found["cwd"]) == (1001, [1001], "/home/runner")
         assert found["session"]
         assert told["mac"] in str(found["link"])
         assert "mtu 1370" in str(found["link"])

@@ -7,7 +7,6 @@ is the certificate that is refused and not the packet.
 from __future__ import annotations
 
 import hashlib
-import json
 import socket
 import ssl
 import subprocess
@@ -19,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.e2e.busy_guest import busy_package
+from tests.e2e.busy_guest import busy_script
 from tests.e2e.engine_rig import END_OF_MOVE, EngineHost, Rig, eventually, runner_package
+from tests.e2e.scripted_guest import scripted_package
 from workers.domain.errors import TryLater
 from workers.domain.messages import BootOrder, MonitorState, RegistrationAnswer, StartOrder
 from workers.domain.migration import Migration, MigrationPhase, Said
@@ -39,7 +39,7 @@ Sign = Callable[[str, HostId, str, MigrationId], str]
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    rig = Rig(busy_package(runner_package()), ("a", "b"))
+    rig = Rig(scripted_package(runner_package()), ("a", "b"))
     yield rig
     rig.end()
 
@@ -209,7 +209,7 @@ def _listening(host: EngineHost) -> set[int]:
 def test_what_goes_over_the_line_says_nothing_of_the_guest(rig: Rig, order: BootOrder) -> None:
     """It writes blocks that we know, so that they are in its memory and on its disk, and nowhere on the wire."""
     work = {"seconds": 60.0, "memory_mib": 1, "disk_mib": 16}
-    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, json.dumps(work))))
+    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, busy_script(**work))))
     written = [hashlib.sha256(str(number).encode()).digest() * 2 for number in range(16)]
     overlay = rig["a"].microvm(order.runner_id).directory / "disk.qcow2"
     eventually(lambda: written[-1] in overlay.read_bytes(), "the guest has written its blocks")

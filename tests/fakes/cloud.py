@@ -9,8 +9,10 @@ from itertools import count
 
 from tests.fakes.trouble import Trouble
 from workers.domain.errors import NoCapacity
+from workers.domain.market import ANYWHERE, Sources, SpotPool
 from workers.domain.names import HostId
 from workers.domain.runner import Shape
+from workers.domain.whereabouts import Machine as Told
 from workers.ports import Clock, Instance, InstanceState
 
 BOOT_TIME = timedelta(seconds=8)
@@ -31,22 +33,29 @@ class Machine:
 
 
 class FakeCloud:
-    def __init__(self, clock: Clock, trouble: Trouble) -> None:
-        self._clock, self._trouble = clock, trouble
+    def __init__(self, clock: Clock, trouble: Trouble, name: str = "fake") -> None:
+        self._clock, self._trouble, self._name = clock, trouble, name
         self.machines: dict[HostId, Machine] = {}
         self.is_sold_out = False
+        self.sold_out: set[SpotPool | None] = set()
+        self.asked_for: dict[HostId, Sources] = {}
         self._addresses = count(16)
 
     @property
     def name(self) -> str:
-        return "fake"
+        return self._name
 
-    def launch(self, host_id: HostId, spec: Shape, user_data: Mapping[str, str]) -> Instance:
+    def launch(
+        self, host_id: HostId, spec: Shape, user_data: Mapping[str, str], sources: Sources = ANYWHERE
+    ) -> Instance:
         with self._trouble.befalls("cloud", "launch", host_id):
+            self.asked_for[host_id] = sources
             if host_id not in self.machines:
-                if self.is_sold_out:
+                if self.is_sold_out or sources.pick in self.sold_out:
                     raise NoCapacity("sold out")
-                instance = Instance(f"i-{host_id}", host_id, InstanceState.PENDING)
+                pick = sources.pick
+                told = Told(zone=pick.zone, instance_type=pick.instance_type, lifecycle="spot") if pick else None
+                instance = Instance(f"i-{host_id}", host_id, InstanceState.PENDING, told)
                 address = f"10.90.0.{next(self._addresses)}"
                 self.machines[host_id] = Machine(instance, dict(user_data), address, self._clock.now() + BOOT_TIME)
             return self.machines[host_id].instance
@@ -77,6 +86,9 @@ class FakeCloud:
 
     def kill(self, host_id: HostId) -> None:
         self._enter(host_id, InstanceState.TERMINATED)
+
+    def switch_off(self, host_id: HostId) -> None:
+        self._enter(host_id, InstanceState.STOPPED)
 
     def take_back(self, host_id: HostId, notice: timedelta) -> None:
         self.machines[host_id].taken_back_at = self._clock.now() + notice

@@ -7,14 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
+from typing import Protocol
 
+from tests.fakes.github_lists import Post
 from tests.fakes.trouble import Trouble
 from workers.domain.errors import Refused, RunnerBusy, TryLater
 from workers.domain.events import Delivery, JobAction, JobFact
+from workers.domain.job import JobSeen, RunJob, RunSeen
 from workers.domain.names import JobId
-from workers.ports import Clock, JobSeen, Registration, RunSeen
+from workers.domain.remark import Remark
+from workers.domain.runner import DEFAULT_GROUP
+from workers.ports import Clock, Registration
 
 LOCK = timedelta(minutes=10)
+# Our App is installed in two organizations.
+INSTALLATIONS = {"octo": 1, "hexa": 2}
 # Between two and six minutes; a registration that never connected stays for a day.
 IDLE_LIMIT = timedelta(minutes=4)
 NEVER_CONNECTED_LIMIT = timedelta(days=1)
@@ -26,10 +33,18 @@ class RemoteJob:
     run_id: int
     attempt: int
     labels: tuple[str, ...]
+    name: str = "build"
+    branch: str = "main"
+    repository: str = "octo/hello"
     status: str = "queued"
     conclusion: str | None = None
     runner: RemoteRunner | None = None
     locked_until: datetime | None = None
+    deployment_at: datetime | None = None
+    """When its deployment was changed last, if it has one."""
+    completed_at: datetime | None = None
+    slot: int = 0
+    """Which of the run's jobs with this name it is; the same in every attempt, and told nobody."""
 
 
 @dataclass
@@ -38,13 +53,50 @@ class RemoteRunner:
     name: str
     labels: tuple[str, ...]
     registered_at: datetime
+    place: str
+    """A repository, or an organization."""
+    group_id: int = DEFAULT_GROUP
     connected_at: datetime | None = None
     job: RemoteJob | None = None
 
 
-def _fits(job: RemoteJob, runner: RemoteRunner) -> bool:
-    """Compare labels as GitHub does: without case."""
-    return {label.lower() for label in job.labels} <= {label.lower() for label in runner.labels}
+@dataclass
+class RemoteGroup:
+    """A runner group of octo's."""
+
+    id: int
+    name: str
+    repositories: set[str]
+
+
+def head_sha(run_id: int) -> str:
+    """Return the commit of a run: one of its own, as every push makes one."""
+    return f"{run_id:040x}"
+
+
+def _is_same(one: RemoteJob, other: RemoteJob) -> bool:
+    """Say whether these are attempts at one job."""
+    return (one.run_id, one.name, one.slot) == (other.run_id, other.name, other.slot)
+
+
+def _fits(job: RemoteJob, runner: RemoteRunner, groups: Sequence[RemoteGroup]) -> bool:
+    """Say whether GitHub gives it this job: where it is registered; labels are compared without case."""
+    is_there = runner.place in {job.repository, job.repository.partition("/")[0]}
+    group = next((one for one in groups if one.id == runner.group_id), None)
+    is_admitted = group is None or job.repository in group.repositories
+    return (
+        is_there
+        and is_admitted
+        and {label.lower() for label in job.labels} <= {label.lower() for label in runner.labels}
+    )
+
+
+class Carrier(Protocol):
+    def send(self, fact: JobFact) -> None:
+        """Take what one delivery is to say."""
+
+    def arrived(self, now: datetime) -> list[Delivery]:
+        """Return what arrives now."""
 
 
 @dataclass
@@ -60,27 +112,74 @@ class FakeGitHub:
     """Whether our App is; without it everything we ask is refused and nothing is told us."""
     of_forks: set[int] = field(default_factory=set)
     """The runs that come from forks."""
+    is_outdated: bool = False
+    """Whether the runner program is too old: it is registered, gets no job, and is removed."""
+    chosen: JobId | None = None
+    """Who is given the next runner that fits, if it waits; else any job that fits is."""
+    carrier: Carrier | None = None
+    """Carries the deliveries, if they are to have whole bodies and fates of their own."""
+    may_remark: bool = True
+    """Whether our App may make check runs, and see them."""
+    refuses_reruns: bool = False
+    """As for runs that are older than a month."""
+    remarks: list[Remark] = field(default_factory=list)
+    """Everything that was said beside commits, in the order in which it was."""
     jobs: dict[JobId, RemoteJob] = field(default_factory=dict)
     runners: dict[int, RemoteRunner] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1000))
-    _on_the_way: list[tuple[datetime, Delivery]] = field(default_factory=list)
+    post: Post = field(default_factory=Post)
+    groups: list[RemoteGroup] = field(default_factory=list)
+    """Beside the default one, which admits everybody."""
+    keeps_runners: bool = False
+    """Whether it leaves registrations whose job is over."""
+    hidden: set[JobId] = field(default_factory=set)
+    """The jobs about which it answers that there are none such."""
+    missed: set[JobAction] = field(default_factory=set)
+    """What is never delivered at all, and is in no list of deliveries either."""
 
     # ------------------------------------------------------------ ports.GitHub
 
-    def register(self, installation_id: int, repository: str, name: str, labels: Sequence[str]) -> Registration:
+    def register(
+        self, installation_id: int, place: str, name: str, labels: Sequence[str], group_id: int = DEFAULT_GROUP
+    ) -> Registration:
         with self.trouble.befalls("github", "register", name):
             self._require_installed()
+            if group_id not in {DEFAULT_GROUP, *(one.id for one in self.groups)}:
+                raise Refused(f"there is no runner group {group_id}")
             for former in [one for one in self.runners.values() if one.name == name]:
                 self._remove(former)
-            runner = RemoteRunner(next(self._numbers), name, tuple(labels), self.clock.now())
+            runner = RemoteRunner(next(self._numbers), name, tuple(labels), self.clock.now(), place, group_id)
             self.runners[runner.github_id] = runner
             return Registration(runner.github_id, f"jit-{runner.github_id}")
 
-    def deregister(self, installation_id: int, repository: str, github_id: int) -> None:
+    def number_of(self, installation_id: int, place: str, name: str) -> int | None:
+        with self.trouble.befalls("github", "number_of", name):
+            self._require_installed()
+            there = (one for one in self.runners.values() if one.place.lower() == place.lower())
+            return next((one.github_id for one in there if one.name == name), None)
+
+    def group_of(self, installation_id: int, repository: str, name: str | None) -> int:
+        with self.trouble.befalls("github", "group_of", repository):
+            self._require_installed()
+            if name is None:
+                return DEFAULT_GROUP
+            if (group := next((one for one in self.groups if one.name == name), None)) is None:
+                raise Refused(f"there is no runner group {name}")
+            if repository not in group.repositories:
+                raise Refused(f"{name} does not admit {repository}")
+            return group.id
+
+    def deregister(self, installation_id: int, place: str, github_id: int) -> None:
         with self.trouble.befalls("github", "deregister", github_id):
             self._require_installed()
-            if github_id in self.runners:
-                self._remove(self.runners[github_id])
+            found = self.runners.get(github_id)
+            if found is not None and found.place.lower() == place.lower():
+                self._remove(found)
+
+    def _require_checks(self) -> None:
+        self._require_installed()
+        if not self.may_remark:
+            raise Refused("the App may not use check runs")
 
     def _require_installed(self) -> None:
         if not self.is_installed:
@@ -95,7 +194,7 @@ class FakeGitHub:
         with self.trouble.befalls("github", "job", job_id):
             self._require_installed()
             job = self.jobs.get(job_id)
-            if job is None:
+            if job is None or job_id in self.hidden:
                 return None
             github_id, name = (job.runner.github_id, job.runner.name) if job.runner else (None, None)
             return JobSeen(job.status, job.conclusion, github_id, name, job.attempt)
@@ -110,23 +209,90 @@ class FakeGitHub:
     def rerun_failed(self, installation_id: int, repository: str, run_id: int) -> None:
         with self.trouble.befalls("github", "rerun_failed", run_id):
             self._require_installed()
-            attempt = self.attempt_of(run_id)
-            latest = [job for job in self.jobs.values() if job.run_id == run_id and job.attempt == attempt]
-            if any(job.status != "completed" for job in latest):
-                raise TryLater(f"run {run_id} has not ended")
-            failed = [job for job in latest if job.conclusion not in {"success", "skipped"}]
+            failed = [job for job in self._ended(run_id) if job.conclusion not in {"success", "skipped"}]
             if not failed:
                 raise Refused(f"run {run_id} has no failed jobs")
-            for job in failed:
-                self.queue(run_id, job.labels, attempt + 1)
+            self._again(failed)
+
+    def rerun_job(self, installation_id: int, repository: str, job_id: JobId) -> None:
+        with self.trouble.befalls("github", "rerun_job", job_id):
+            self._require_installed()
+            job = self.jobs.get(job_id)
+            if job is None:
+                raise Refused(f"there is no job {job_id}")
+            self._ended(job.run_id)
+            if any(one.attempt > job.attempt for one in self.jobs.values() if _is_same(one, job)):
+                raise Refused(f"job {job_id} was run again")
+            self._again([job])
+
+    def _ended(self, run_id: int) -> list[RemoteJob]:
+        if self.refuses_reruns:
+            raise Refused("this workflow run cannot be retried")
+        latest = self._latest(run_id)
+        if any(job.status != "completed" for job in latest):
+            raise TryLater(f"run {run_id} has not ended")
+        return latest
+
+    def _latest(self, run_id: int) -> list[RemoteJob]:
+        mine = [job for job in self.jobs.values() if job.run_id == run_id]
+        return [job for job in mine if job.attempt == max(one.attempt for one in mine)]
+
+    def _again(self, again: Sequence[RemoteJob]) -> None:
+        attempt = self.attempt_of(again[0].run_id) + 1
+        for earlier in self._latest(again[0].run_id):
+            self._tell(earlier, JobAction.COMPLETED)  # GitHub sends it once more
+        for job in again:
+            self.queue(job.run_id, job.labels, attempt, job.name, job.branch, job.repository, job.slot)
+
+    def jobs_of(self, installation_id: int, repository: str, run_id: int) -> Sequence[RunJob]:
+        with self.trouble.befalls("github", "jobs_of", run_id):
+            self._require_installed()
+            latest = self._latest(run_id)
+            return [RunJob(job.id, job.name, job.status, job.conclusion, job.completed_at) for job in latest]
+
+    def holds_deployment(self, installation_id: int, repository: str, job_id: JobId) -> bool | None:
+        with self.trouble.befalls("github", "holds_deployment", job_id):
+            self._require_checks()
+            return self.jobs[job_id].deployment_at is not None if job_id in self.jobs else None
+
+    def remark(self, remark: Remark) -> None:
+        with self.trouble.befalls("github", "remark", remark.key):
+            self._require_checks()
+            self.remarks.append(remark)
+
+    @property
+    def beside(self) -> dict[str, Remark]:
+        """What stands beside commits now, by its key."""
+        return {one.key: one for one in self.remarks}
 
     # ------------------------------------------------------------ people
 
-    def queue(self, run_id: int, labels: tuple[str, ...] = ("spot-runner",), attempt: int = 1) -> JobId:
-        job = RemoteJob(JobId(next(self._numbers)), run_id, attempt, labels)
+    def queue(
+        self,
+        run_id: int,
+        labels: tuple[str, ...] = ("spot-runner",),
+        attempt: int = 1,
+        name: str = "build",
+        branch: str = "main",
+        repository: str = "octo/hello",
+        slot: int = 0,
+    ) -> JobId:
+        job = RemoteJob(JobId(next(self._numbers)), run_id, attempt, labels, name, branch, repository, slot=slot)
         self.jobs[job.id] = job
         self._tell(job, JobAction.QUEUED)
         return job.id
+
+    def hold_back(self, job_id: JobId) -> None:
+        """Let the rules of its environment hold a queued job back, until it is approved."""
+        self._deploy(self.jobs[job_id], "waiting", JobAction.WAITING)
+
+    def approve(self, job_id: JobId) -> None:
+        self._deploy(self.jobs[job_id], "queued", JobAction.QUEUED)
+
+    def _deploy(self, job: RemoteJob, status: str, action: JobAction) -> None:
+        """Note it in the job's deployment, whose moments are whole seconds and may be equal."""
+        job.status, job.deployment_at = status, self.clock.now().replace(microsecond=0)
+        self._tell(job, action)
 
     def cancel(self, job_id: JobId) -> None:
         self._complete(self.jobs[job_id], "cancelled")
@@ -137,10 +303,11 @@ class FakeGitHub:
         """Poll for work; None if there is none. Raises `Refused` if the registration is gone."""
         runner = self._registered(github_id)
         runner.connected_at = runner.connected_at or self.clock.now()
-        if runner.job is None:
-            waiting = [job for job in self.jobs.values() if job.status == "queued" and _fits(job, runner)]
+        if runner.job is None and not self.is_outdated:
+            waiting = [job for job in self.jobs.values() if job.status == "queued" and _fits(job, runner, self.groups)]
             if waiting:
-                self._assign(runner, self.random.choice(waiting))
+                chosen = [job for job in waiting if job.id == self.chosen]
+                self._assign(runner, self.random.choice(chosen or waiting))
         return runner.job
 
     def renew(self, github_id: int) -> None:
@@ -166,9 +333,11 @@ class FakeGitHub:
         self._tell(job, JobAction.IN_PROGRESS)
 
     def _complete(self, job: RemoteJob, conclusion: str) -> None:
-        job.status, job.conclusion = "completed", conclusion
+        job.status, job.conclusion, job.completed_at = "completed", conclusion, self.clock.now()
         if job.runner is not None:
-            self.runners.pop(job.runner.github_id, None)
+            job.runner.job = None
+            if not self.keeps_runners:
+                self.runners.pop(job.runner.github_id, None)
         self._tell(job, JobAction.COMPLETED)
 
     # ------------------------------------------------------------ time
@@ -187,8 +356,9 @@ class FakeGitHub:
     def arrived(self) -> list[Delivery]:
         """Return the deliveries that arrive now, in no order."""
         now = self.clock.now()
-        here = [one for at, one in self._on_the_way if at <= now]
-        self._on_the_way = [(at, one) for at, one in self._on_the_way if at > now]
+        if self.carrier is not None:
+            return self.carrier.arrived(now)
+        here = self.post.arrived(now)
         self.random.shuffle(here)
         return here
 
@@ -199,22 +369,27 @@ class FakeGitHub:
             action=action,
             seen_at=now,
             job_id=job.id,
-            installation_id=1,
-            repository="octo/hello",
+            installation_id=INSTALLATIONS[job.repository.partition("/")[0]],
+            repository=job.repository,
             run_id=job.run_id,
             run_attempt=job.attempt,
-            name="build",
+            name=job.name,
             labels=job.labels,
             runner_id=job.runner.github_id if job.runner else None,
             runner_name=job.runner.name if job.runner else None,
             conclusion=job.conclusion,
+            head_sha=head_sha(job.run_id),
+            head_branch=job.branch,
+            deployment_at=job.deployment_at,
         )
+        if self.carrier is not None:
+            self.carrier.send(fact)
+            return
         delivery = Delivery(fact.delivery, "workflow_job", action.value, now, b"", fact)
-        # Whoever missed `queued` would never know of the job; GitHub's users redeliver that one.
-        lost = not self.is_installed or (action is not JobAction.QUEUED and self.random.random() < self.loss)
+        lost = not self.is_installed or action in self.missed or self.random.random() < self.loss
         for _ in range(0 if lost else 1 + (self.random.random() < self.loss)):
             delay = timedelta(seconds=self.random.uniform(0, 20)) if self.loss else timedelta()
-            self._on_the_way.append((now + delay, delivery))
+            self.post.on_the_way.append((now + delay, delivery))
 
     def attempt_of(self, run_id: int) -> int:
         return max(job.attempt for job in self.jobs.values() if job.run_id == run_id)

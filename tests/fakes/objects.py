@@ -27,6 +27,10 @@ class MemoryObjects:
         with self._trouble.befalls("objects", "read", name):
             return self.contents.get(name)
 
+    def write(self, name: str, content: bytes) -> None:
+        with self._trouble.befalls("objects", "write", name):
+            self.contents[name] = content
+
     def listed(self, prefix: str) -> Mapping[str, int]:
         with self._trouble.befalls("objects", "listed", prefix):
             return {name: len(content) for name, content in self.contents.items() if name.startswith(prefix)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -11,10 +10,13 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Generic, TypeVar, cast
 
+from tests.fakes.catalogues import MemoryCatalogues
+from tests.fakes.counters import MemoryCounters
+from tests.fakes.remarks import MemoryRemarks
+from tests.fakes.sightings import Sightings
 from tests.fakes.trouble import WorkerDied
 from workers.domain.errors import Bug, LeaseLost, NoRoom, Refused
-from workers.domain.events import Delivery, Event, Happening, JobFact
-from workers.domain.hold import Hold, is_held
+from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState, fits, room
 from workers.domain.host_class import HostClass
 from workers.domain.job import JOB, Job
@@ -32,7 +34,9 @@ from workers.domain.migration import (
 )
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.overlay import HUB_ADDRESS, Station, free_address
-from workers.domain.runner import RUNNER, Runner, RunnerState, Shape
+from workers.domain.registration import Token
+from workers.domain.runner import RUNNER, Quota, Runner, RunnerState, Shape
+from workers.domain.user_data import host_token
 from workers.ports import Clock
 
 LEASE_LIMIT = timedelta(seconds=10)
@@ -57,7 +61,7 @@ class MemoryLease(Generic[Key, Row]):
     def row(self) -> Row:
         return self._row
 
-    def write(self, row: Row, *also: AnyRow | Event) -> None:
+    def write(self, row: Row, *also: AnyRow | Event | Quota) -> None:
         self._shelf.write_leased(self._key, self.number, self._row, row, also)
         self._row = row
 
@@ -111,7 +115,9 @@ class MemoryShelf(Generic[Key, Row]):
         if self._leases.get(key, (0,))[0] == number:
             del self._leases[key]
 
-    def write_leased(self, key: Key, number: int, before: Row, after: Row, also: Sequence[AnyRow | Event]) -> None:
+    def write_leased(
+        self, key: Key, number: int, before: Row, after: Row, also: Sequence[AnyRow | Event | Quota]
+    ) -> None:
         if before.id != after.id:
             raise Bug(f"a lease on {before.id} cannot write {after.id}")
         with self._store.lock, self._store.undone_if_it_fails():
@@ -133,10 +139,13 @@ class MemoryShelf(Generic[Key, Row]):
         self._store.put_row(replace(current, **changed))
 
 
-class MemoryStore:
+class MemoryStore(MemoryRemarks, Sightings, MemoryCounters):
     def __init__(self, clock: Clock) -> None:
+        MemoryRemarks.__init__(self)
+        Sightings.__init__(self)
+        MemoryCounters.__init__(self)
         self.clock = clock
-        self.lock = threading.RLock()
+        self.inserted: Callable[[AnyRow], object] = lambda _: None
         self.jobs = MemoryShelf[JobId, Job](self, lambda row: row.state in JOB.open, lambda row: row.queued_at)
         self.runners = MemoryShelf[RunnerId, Runner](
             self, lambda row: row.state in RUNNER.open, lambda row: row.requested_at
@@ -145,14 +154,11 @@ class MemoryStore:
         self.migrations = MemoryShelf[MigrationId, Migration](
             self, lambda row: row.phase in MIGRATION.open, lambda row: row.planned_at
         )
-        self._facts: dict[str, JobFact] = {}
-        self._deliveries: dict[str, Delivery] = {}
-        self._seen: set[str] = set()
+        self.catalogues = MemoryCatalogues()
         self._reports: dict[tuple[HostId, RunnerId], RunnerReport] = {}
-        self._holds: dict[RunnerId, Hold] = {}
         self._stations: dict[HostId, Station] = {}
         self._hub: Station | None = None
-        self._tokens: dict[str, tuple[HostId, datetime]] = {}
+        self._tokens: dict[str, Token] = {}
         self._events: list[Event] = []
         self._token_numbers = count(1)
         self.burned_by: list[str] = []
@@ -183,6 +189,7 @@ class MemoryStore:
             except NoRoom:
                 del rows[row.id]
                 raise
+        self.inserted(row)
         return True
 
     def put_row(self, row: AnyRow) -> None:
@@ -197,12 +204,18 @@ class MemoryStore:
         }
         return shelves[type(row)].rows
 
-    def insert_all(self, rows: Iterable[AnyRow | Event]) -> None:
+    def insert_all(self, rows: Iterable[AnyRow | Event | Quota]) -> None:
         for row in rows:
             if isinstance(row, Event):
                 self._events.append(row)
+            elif isinstance(row, Quota):
+                self._check_quota(row)
             else:
                 self.insert(row)
+
+    def _check_quota(self, quota: Quota) -> None:
+        if sum(quota.counts(one.pool, one.repository) for one in self.runners.open()) >= quota.runners_max:
+            raise NoRoom(f"{quota.repository} has its {quota.runners_max} runners in pool {quota.pool}")
 
     def _check_place(self, row: Runner | Migration, host_id: HostId | None) -> None:
         if host_id is not None:
@@ -267,24 +280,6 @@ class MemoryStore:
                 row = self.migrations.rows[migration_id] = merged(row, row, seen(row, role, now))
             return row
 
-    # ------------------------------------------------------------ facts
-
-    def write_deliveries(self, rows: Sequence[Delivery]) -> None:
-        with self.lock:
-            for row in rows:
-                self._deliveries.setdefault(row.guid, row)
-                if row.fact is not None:
-                    self._facts.setdefault(row.fact.delivery, row.fact)
-
-    def facts_of(self, job_id: JobId) -> Sequence[JobFact]:
-        return [fact for fact in self._facts.values() if fact.job_id == job_id]
-
-    def jobs_with_unseen_facts(self) -> Sequence[JobId]:
-        return list(dict.fromkeys(one.job_id for key, one in self._facts.items() if key not in self._seen))
-
-    def mark_seen(self, facts: Iterable[JobFact]) -> None:
-        self._seen.update(fact.delivery for fact in facts)
-
     # ------------------------------------------------------------ runners and hosts
 
     def runners_on(self, host_id: HostId) -> Sequence[Runner]:
@@ -305,27 +300,23 @@ class MemoryStore:
             if host is None:
                 return None
             host = self.hosts.rows[host_id] = replace(host, heartbeat_at=at, host_class=host_class)
-            self._reports |= {(host_id, report.runner_id): report for report in reports}
+            said = {(host_id, report.runner_id): report for report in reports}
+            self._reports = {key: one for key, one in self._reports.items() if key not in said} | said
+            self._last_words[host_id] = tuple(reports)
             return host
+
+    def reported(self, since: datetime) -> Mapping[HostId, Sequence[RunnerReport]]:
+        usable = (one for one in self.hosts.open() if one.state in {HostState.READY, HostState.DRAINING})
+        return self.said_by({one.id for one in usable if one.heartbeat_at is not None and one.heartbeat_at >= since})
 
     def report_of(self, runner_id: RunnerId) -> RunnerReport | None:
         runner = self.runners.rows.get(runner_id)
-        return self._reports.get((runner.host_id, runner_id)) if runner and runner.host_id else None
-
-    def hold_of(self, runner_id: RunnerId) -> Hold | None:
-        return self._holds.get(runner_id)
-
-    def change_hold(self, before: Hold | None, after: Hold, *events: Event) -> bool:
-        with self.lock:
-            current = self._holds.get(after.runner_id)
-            if (current and current.number) != (before and before.number):
-                return False
-            self._holds[after.runner_id] = after
-            self.record(*events)
-            return True
-
-    def held(self, now: datetime) -> Mapping[RunnerId, datetime]:
-        return {key: hold.ends_at for key, hold in self._holds.items() if is_held(hold, now)}
+        report = self._reports.get((runner.host_id, runner_id)) if runner and runner.host_id else None
+        if report is None or report.load is not None:
+            return report
+        # In the order in which hosts were heard, the last one last.
+        loads = [one.load for (_, name), one in self._reports.items() if name == runner_id and one.load is not None]
+        return replace(report, load=loads[-1]) if loads else report
 
     def seat(self, host_id: HostId, key: str, endpoint: str | None) -> Station:
         with self.lock:
@@ -351,14 +342,20 @@ class MemoryStore:
         return self._hub
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
-        token = f"token-{next(self._token_numbers)}"
-        self._tokens[_sha256(token)] = (host_id, expires_at)
+        token = host_token(host_id, f"token-{next(self._token_numbers)}")
+        self._tokens[_sha256(token)] = Token(host_id, expires_at)
         return token
 
+    def token(self, token: str) -> Token | None:
+        return self._tokens.get(_sha256(token))
+
     def burn_token(self, token: str, address: str) -> HostId | None:
-        host_id, expires_at = self._tokens.pop(_sha256(token), (None, self.clock.now()))
         self.burned_by.append(address)
-        return host_id if expires_at > self.clock.now() else None
+        found, now = self._tokens.get(_sha256(token)), self.clock.now()
+        if found is None or found.burned_at is not None or found.expires_at <= now:
+            return None
+        self._tokens[_sha256(token)] = replace(found, burned_at=now, burned_by=address)
+        return found.host_id
 
     def lines_seen(self) -> Sequence[LineSeen]:
         rows = [row for row in self.migrations.rows.values() if row.phase is MigrationPhase.FINISHED]

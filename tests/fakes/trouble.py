@@ -38,7 +38,7 @@ class Trouble:
     death: float = 0.0
     log: list[Operation] = field(default_factory=list)
     away: set[str] = field(default_factory=set)
-    """Ports that do not answer at all."""
+    """Ports that do not answer at all, or do not answer one question: `port verb`."""
     lost_calls: dict[tuple[str, str], BaseException] = field(default_factory=dict)
     """What is raised once before (port, verb) acts."""
     lost_answers: dict[tuple[str, str], BaseException] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Trouble:
     def befalls(self, port: str, verb: str, about: object) -> Iterator[None]:
         """Note the operation and let something go wrong with it, or not."""
         self.log.append(Operation(self.clock.now(), port, verb, str(about)))
-        if port in self.away:
+        if not self.away.isdisjoint({port, f"{port} {verb}"}):
             raise Unreachable(f"{port} {verb} {about}: nobody answers")
         if (error := self.lost_calls.pop((port, verb), None)) is not None:
             raise error

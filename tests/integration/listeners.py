@@ -75,13 +75,13 @@ class HostCaller:
     def put(self, path: str, name: str | None, content: bytes) -> TestResponse:
         return self._client.put(path, data=content, environ_overrides={"gunicorn.socket": Connection(name)})
 
-    def post(self, path: str, name: str | None, body: object) -> TestResponse:
+    def post(self, path: str, name: str | None, body: object, source: str = "10.90.0.16") -> TestResponse:
         content = body if isinstance(body, bytes) else TypeAdapter(type(body)).dump_json(body)
         return self._client.post(
             path,
             data=content,
             content_type="application/json",
-            environ_overrides={"gunicorn.socket": Connection(name)},
+            environ_overrides={"gunicorn.socket": Connection(name), "REMOTE_ADDR": source},
         )
 
 

@@ -27,6 +27,7 @@ from workers.domain.errors import Unreachable
 from workers.domain.host import Host, HostState
 from workers.domain.names import HostId, RunnerId
 from workers.domain.overlay import OVERLAY_NETWORK
+from workers.domain.user_data import cloud_config
 from workers.host_client import HostClient
 from workers.identity import Authority, write_leaf
 from workers.reconcilers.hub import Hub
@@ -168,14 +169,11 @@ def launch(world: World, name: str, place: Place, local: str, public: str | None
     world.store.hosts.add(row)
     token = world.store.issue_token(key, datetime.now(UTC) + timedelta(minutes=5))
     told = {
-        "host_id": key,
         "control_url": URL,
         "control_ca_sha256": Authority.open(world.home / "ca").control_ca_sha256,
         "token": token,
-        "relay_address": str(OVERLAY_NETWORK[1]),
-        "overlay": "wireguard",
     }
-    bodies = {"latest/user-data": json.dumps(told), "latest/meta-data/local-ipv4": local}
+    bodies = {"latest/user-data": cloud_config(told), "latest/meta-data/local-ipv4": local}
     write_state(world.home / f"{name}.metadata", bodies | ({"latest/meta-data/public-ipv4": public} if public else {}))
     place.ip("address", "add", "169.254.169.254/32", "dev", "lo")
     machine = world.machines[name] = Machine(key, place, world.home / name, local, public)

@@ -18,6 +18,7 @@ from workers.domain.errors import Unreachable
 from workers.domain.messages import Heartbeat
 from workers.domain.names import HostId, RunnerId
 from workers.host.daemon import make_host_app
+from workers.host.transfers import Transfers
 from workers.host_client import HostClient
 from workers.identity import Authority, Leaf, make_csr, write_leaf
 
@@ -94,3 +95,15 @@ def test_a_host_that_takes_the_call_and_says_nothing_is_given_up(own: Path) -> N
         pytest.raises(Unreachable, match="spot-host-a: DELETE https://127"),
     ):
         client.stop(A, RUNNER, 1)
+
+
+def test_an_error_about_an_object_does_not_say_what_opens_it(own: Path) -> None:
+    """It goes into logs and rows, and a signed URL is as good as a password."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        closing(Transfers(f"https://127.0.0.1:{silent.getsockname()[1]}", own)) as transfers,
+        pytest.raises(Unreachable) as failed,
+    ):
+        transfers.put("/v1/objects/parks/spot-move-7/manifest?expires=1&signature=abc", b"content")
+    assert "/v1/objects/parks/spot-move-7/manifest" in str(failed.value)
+    assert "abc" not in str(failed.value)

@@ -62,7 +62,7 @@ class TestRegistration:
         host = store.hosts.get(H)
         assert host is not None
         assert (host.state, host.address) == (HostState.PREPARING, "10.90.0.16")
-        assert happened(store) == [Happening.HOST_REGISTERED]
+        assert happened(store) == [Happening.HOST_RUNNING, Happening.HOST_REGISTERED]
         assert hints.heard == [("host", (H,), False)]
         assert caller.post("/v1/register", None, request).status_code == 403
 

@@ -23,10 +23,11 @@ from tests.integration.wires import CALL_LIMIT_S, Place, Site, run
 from workers.clock import SystemClock
 from workers.domain.errors import Refused, Unreachable
 from workers.domain.events import Happening
-from workers.domain.host import Host, HostState
+from workers.domain.host import POWERED_OFF, Host, HostState
 from workers.domain.messages import Heartbeat, Notice, NoticeKind, RegistrationRequest, RenewalRequest, Word
 from workers.domain.migration import Said
 from workers.domain.names import HostId, MigrationId
+from workers.domain.user_data import cloud_config
 from workers.host.control import ControlClient
 from workers.identity import Authority, Leaf, make_csr, write_leaf
 from workers.rehearsal.imds import write_state
@@ -100,6 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "SPOT_RUNNER_PUBLIC_LISTEN": "127.0.0.1:8080",
             "SPOT_RUNNER_HOST_LISTEN": f"{CONTROL}:8443",
             "SPOT_RUNNER_HOST_URL": URL,
+            "SPOT_RUNNER_RELAY_ADDRESS": RELAY,
             "SPOT_RUNNER_WEBHOOK_SECRET_FILE": str(home / "secret"),
         }
         store = open_store(f"sqlite:///{home / 'spot-runner.sqlite'}", SystemClock())
@@ -121,8 +123,9 @@ def answers(control: Place) -> bool:
 
 
 @contextmanager
-def machine_running(world: World, name: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def machine_running(world: World, name: str, home: Path, **also: str) -> Iterator[subprocess.Popen[bytes]]:
     settings = {
+        **also,
         "SPOT_RUNNER_HOST_HOME": str(home),
         "SPOT_RUNNER_PACKAGE_STORE": str(home / "packages"),
         "SPOT_RUNNER_PACKAGE_CACHE": str(home / "unpacked"),
@@ -147,13 +150,11 @@ def metadata(world: World, name: str, token: str, **also: str) -> Iterator[Path]
 
 def write_metadata(world: World, file: Path, name: str, token: str, **also: str) -> None:
     told = {
-        "host_id": name,
         "control_url": URL,
         "control_ca_sha256": world.authority.control_ca_sha256,
         "token": token,
-        "relay_address": RELAY,
     }
-    bodies = {"latest/user-data": json.dumps(told), "latest/meta-data/local-ipv4": HOST}
+    bodies = {"latest/user-data": cloud_config(told), "latest/meta-data/local-ipv4": HOST}
     write_state(file, bodies | ({"latest/meta-data/spot/instance-action": also["action"]} if also else {}))
 
 
@@ -191,6 +192,25 @@ def test_a_machine_becomes_a_host_and_is_found_again(world: World, tmp_path: Pat
     assert token not in (world.home / f"{name}.log").read_text()
 
 
+def test_a_host_whose_heartbeats_are_not_answered_any_more_ends_itself(world: World, tmp_path: Path) -> None:
+    name, limit_s = "spot-host-forgotten", 8.0
+    token = world.launch(name)
+    limit = {"SPOT_RUNNER_SILENCE_LIMIT_S": str(limit_s)}
+    with metadata(world, name, token), machine_running(world, name, tmp_path / "home", **limit) as daemon:
+        until(lambda: world.row(name).state is HostState.READY, "the host does not become READY")
+        since = time.monotonic()
+        until(lambda: time.monotonic() - since > 1.5 * limit_s, "time does not pass")
+        assert daemon.poll() is None, "as long as it is answered it stays"
+        world.machine.ip("link", "set", "eth0", "down")
+        cut_at = time.monotonic()
+        try:
+            assert daemon.wait(START_LIMIT_S) == POWERED_OFF
+        finally:
+            world.machine.ip("link", "set", "eth0", "up")
+        assert time.monotonic() - cut_at > limit_s - 3, "the silence is counted from the last answer"
+    assert "powering_off" in (world.home / f"{name}.log").read_text()
+
+
 def test_a_control_plane_with_another_issuer_is_told_nothing(world: World, tmp_path: Path) -> None:
     name = "spot-host-lured"
     token = world.launch(name)
@@ -214,7 +234,7 @@ def test_a_used_token_is_one_sentence(world: World, tmp_path: Path) -> None:
     last = (world.home / f"{name}.log").read_text().splitlines()[-1]
     assert last.startswith("spot-runner: ")
     assert "cannot register" in last
-    assert not (tmp_path / "home" / "identity").exists()
+    assert not (tmp_path / "home" / "identity" / "certificate.pem").exists()
 
 
 # ---------------------------------------------------------------- the client alone

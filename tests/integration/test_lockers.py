@@ -134,7 +134,7 @@ PIECES = [secrets.token_bytes(number * 1000 + 1) for number in range(40)]
 
 
 def test_what_was_stored_is_fetched_in_its_order(control: Control, shaky: Shaky) -> None:
-    order = parked(control, shaky, PIECES)
+    order = parked(control, shaky, PIECES)  # which of the parts at once is sealed first, nobody knows
     assert fetched(control, shaky, order) == PIECES
     assert len(control.asked) == 6, "two times two for 40 parts, and one each for the list of them"
 
@@ -155,9 +155,18 @@ def test_a_store_that_goes_on_failing_is_given_up_with_its_own_words(control: Co
         parked(control, shaky, PIECES[:1])
 
 
-def test_whoever_writes_hears_what_befell_an_earlier_part(control: Control, shaky: Shaky) -> None:
-    shaky.failures = [*([Unreachable("gone")] * TRIES_MAX * 8)]
+def test_a_park_waits_for_a_silent_store_and_a_resume_does_not(control: Control, shaky: Shaky) -> None:
+    shaky.failures = [Unreachable("gone") for _ in range(TRIES_MAX + 2)]
+    order = parked(control, shaky, PIECES[:1])
+    assert not shaky.failures
+    shaky.failures = [Unreachable("gone") for _ in range(TRIES_MAX)]
     with pytest.raises(Unreachable, match="gone"):
+        fetched(control, shaky, order)
+
+
+def test_whoever_writes_hears_what_befell_an_earlier_part(control: Control, shaky: Shaky) -> None:
+    shaky.failures = [*([Refused("no more")] * TRIES_MAX * 8)]
+    with pytest.raises(Refused, match="no more"):
         parked(control, shaky, PIECES[:12])
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ STUBBORN = """
 GROUPS = "/sys/fs/cgroup/pids", "/sys/fs/cgroup"
 import os, pathlib, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(75))
 home = pathlib.Path(os.environ["SPOT_RUNNER_HOST_HOME"])
 home.mkdir(exist_ok=True)
 group = next(g for g in map(pathlib.Path, GROUPS) if g.exists()) / "spot-runner" / home.name / "microvm"
@@ -86,7 +88,7 @@ class Market:
         except httpx.TransportError:
             return False
 
-    def launch(self, host: str, **user_data: str) -> dict[str, Any]:
+    def launch(self, host: str, user_data: str = "") -> dict[str, Any]:
         answer = self.ask("PUT", f"/instances/{host}", {"spec": SPEC, "user_data": user_data})
         assert answer.status_code == 200, answer.text
         instance: dict[str, Any] = answer.json()
@@ -98,9 +100,9 @@ class Market:
     def wait_state(self, host: str, state: str, limit_s: float = LIMIT_S) -> None:
         assert wait_until(lambda: self.state(host) == state, limit_s), self.state(host)
 
-    def running(self, host: str, **user_data: str) -> None:
+    def running(self, host: str, user_data: str = "") -> None:
         """Launch a host and wait until its program and the program's child are there."""
-        self.launch(host, **user_data)
+        self.launch(host, user_data)
         self.wait_state(host, "running")
         child = self.home(host) / "child"
         assert wait_until(lambda: child.exists() and bool(child.read_text()), LIMIT_S)
@@ -147,19 +149,19 @@ def gone(market: Market, host: str, programs: frozenset[int]) -> bool:
 
 
 def test_launching_takes_its_time_and_asking_twice_gives_the_same_machine(market: Market) -> None:
-    first = market.launch("h-a", token="t")
+    first = market.launch("h-a", "one")
     assert first["state"] == "pending"
     market.wait_state("h-a", "running")
-    assert market.launch("h-a", token="other")["id"] == first["id"]
+    assert market.launch("h-a", "other")["id"] == first["id"]
     assert [one["host_id"] for one in market.ask("GET", "/instances").json()].count("h-a") == 1
 
 
 def test_the_machine_reads_its_user_data_only_with_a_token(market: Market) -> None:
-    market.running("h-b2", host_id="h-b2", token="secret")
+    market.running("h-b2", "#cloud-config\n{}\n")
     assert market.metadata("h-b2", "GET", "latest/user-data").status_code == 401
     assert market.metadata("h-b2", "GET", "latest/user-data", X_aws_ec2_metadata_token="made-up").status_code == 401
     assert market.metadata("h-b2", "PUT", "latest/api/token").status_code == 400
-    assert market.read("h-b2", "latest/user-data").json() == {"host_id": "h-b2", "token": "secret"}
+    assert market.read("h-b2", "latest/user-data").text == "#cloud-config\n{}\n"
     assert market.read("h-b2", "latest/meta-data/local-ipv4").text.startswith("10.90.0.")
     assert market.read("h-b2", "latest/meta-data/spot/instance-action").status_code == 404
 
@@ -197,6 +199,14 @@ def test_a_daemon_that_ends_by_itself_is_started_again(market: Market) -> None:
     os.kill(daemon, 9)
     assert wait_until((market.home("h-r") / "child").exists, LIMIT_S)
     assert market.state("h-r") == "running"
+
+
+def test_a_daemon_that_has_ended_its_machine_is_not_started_again(market: Market) -> None:
+    market.running("h-p")
+    (daemon,) = filter(has_child, remains.inside(market.places.namespace("h-p")))
+    os.kill(daemon, signal.SIGUSR1)
+    market.wait_state("h-p", "terminated")
+    assert not remains.inside(market.places.namespace("h-p"))
 
 
 def has_child(pid: int) -> bool:
@@ -262,9 +272,10 @@ def test_a_machine_that_is_ended_before_it_was_made_never_comes_to_be(market: Ma
     ("method", "path", "content"),
     [
         ("PUT", "/instances/h-bad", b"{"),
-        ("PUT", "/instances/h-bad", b'{"spec": {"vcpus": 1}, "user_data": {}}'),
-        ("PUT", "/instances/..%2f..%2fetc", json.dumps({"spec": SPEC, "user_data": {}}).encode()),
-        ("PUT", "/instances/h-bad", json.dumps({"spec": SPEC, "user_data": {}, "more": 1}).encode()),
+        ("PUT", "/instances/h-bad", b'{"spec": {"vcpus": 1}, "user_data": ""}'),
+        ("PUT", "/instances/h-bad", json.dumps({"spec": SPEC, "user_data": {}}).encode()),
+        ("PUT", "/instances/..%2f..%2fetc", json.dumps({"spec": SPEC, "user_data": ""}).encode()),
+        ("PUT", "/instances/h-bad", json.dumps({"spec": SPEC, "user_data": "", "more": 1}).encode()),
         ("POST", "/instances/h-bad/notice", b'{"seconds": -1}'),
         ("POST", "/instances/h-bad/notice", b'{"seconds": "soon"}'),
     ],

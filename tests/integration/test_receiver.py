@@ -19,6 +19,8 @@ from tests.contract.store_rows import ManualClock
 from tests.integration.listeners import SECRET, HeardHints, signed
 from webhook.app import create_public_app
 from webhook.deliveries import BODY_LIMIT_BYTES
+from workers.domain.errors import BadInput
+from workers.domain.installation import InstallationState, guests
 from workers.domain.names import JobId
 from workers.rehearsal.github.contract import published
 from workers.store.repository import SqlStore, open_store
@@ -54,7 +56,7 @@ def kept_guids(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def client(store: SqlStore, hints: HeardHints, clock: ManualClock) -> FlaskClient:
-    return create_public_app(store, hints, clock, [SECRET], lambda: True).test_client()
+    return create_public_app(store, hints, clock, [SECRET]).test_client()
 
 
 def post(client: FlaskClient, body: bytes, headers: dict[str, str]) -> int:
@@ -116,6 +118,52 @@ def test_what_we_do_not_use_is_recorded_and_moves_nothing(
     assert (store.facts_of(JOB), hints.heard) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("allowed", "denied", "refused"),
+    [
+        ([], [], False),
+        (["CoderToCat"], [], False),
+        ([str(QUEUED["installation"]["id"])], [], False),
+        (["somebody-else"], [], True),
+        ([], ["codertocat"], True),
+        (["codertocat"], [str(QUEUED["installation"]["id"])], True),
+    ],
+)
+def test_the_jobs_of_whoever_is_not_served_are_recorded_with_the_reason_and_are_no_facts(
+    tmp_path: Path,
+    store: SqlStore,
+    hints: HeardHints,
+    clock: ManualClock,
+    allowed: list[str],
+    denied: list[str],
+    *,
+    refused: bool,
+) -> None:
+    assert QUEUED["repository"]["full_name"].startswith("Codertocat/")
+    client = create_public_app(store, hints, clock, [SECRET], guests(allowed, denied)).test_client()
+    assert post(client, *signed("workflow_job", QUEUED, "guid-1")) == 202
+    assert (store.facts_of(JOB) == [], hints.heard == []) == (refused, refused)
+    with contextlib.closing(sqlite3.connect(tmp_path / "db" / "store.sqlite")) as connection:
+        ((reason,),) = connection.execute("SELECT refused FROM deliveries")
+    assert ("Codertocat" in reason) if refused else reason is None
+
+
+def test_what_is_no_account_is_refused_before_anything_is_served() -> None:
+    with pytest.raises(BadInput, match="'octo org' is neither an account"):
+        guests(["octo org"], [])
+
+
+def test_an_installation_s_word_is_written_down_and_its_jobs_are_looked_at(
+    client: FlaskClient, store: SqlStore, hints: HeardHints
+) -> None:
+    suspend = next(one for one in published("deliveries")["installation"] if one["action"] == "suspend")
+    assert post(client, *signed("installation", suspend, "guid-1")) == 202
+    row = store.installation(suspend["installation"]["id"])
+    assert row is not None
+    assert row.state is InstallationState.SUSPENDED
+    assert hints.heard == [("installation", (str(row.id),), False)]
+
+
 def test_a_store_that_cannot_be_reached_is_answered_503_and_the_redelivery_counts(
     tmp_path: Path, client: FlaskClient, store: SqlStore, hints: HeardHints
 ) -> None:
@@ -127,10 +175,12 @@ def test_a_store_that_cannot_be_reached_is_answered_503_and_the_redelivery_count
     assert len(store.facts_of(JOB)) == 1
 
 
-def test_health_says_whether_the_store_answers(store: SqlStore, clock: ManualClock) -> None:
-    answers = [True, False]
-    client = create_public_app(store, HeardHints(), clock, [SECRET], lambda: answers.pop(0)).test_client()
-    assert [client.get("/healthz").status_code for _ in range(2)] == [200, 503]
+def test_health_says_whether_the_store_answers(tmp_path: Path, client: FlaskClient, store: SqlStore) -> None:
+    assert client.get("/healthz").status_code == 200
+    store.close()
+    with hidden(tmp_path / "db"):
+        assert client.get("/healthz").status_code == 503
+    assert kept_guids(tmp_path) == []
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/github", 405), ("GET", "/", 404)])

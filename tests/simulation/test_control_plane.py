@@ -52,7 +52,7 @@ def test_a_job_is_run_and_everything_is_put_away() -> None:
     (runner,) = world.store.runners.open()
     assert (runner.state, runner.job_id) == (RunnerState.BUSY, job)
     verbs = [f"{one.port} {one.verb}" for one in world.trouble.log if one.port in {"host", "relay", "github"}]
-    way_up = ["host boot", "relay point", "github register", "host start_runner"]
+    way_up = ["github register", "host boot", "relay point", "host start_runner"]
     assert [verb for verb in verbs if verb in way_up] == way_up, "no guest starts without its network"
     world.until(world.is_quiet, 5 * MINUTE)
     world.check_nothing_is_left()
@@ -89,6 +89,19 @@ def test_a_job_whose_host_dies_without_a_notice_is_run_again_after_its_lock() ->
     runner = world.store.runners.get(row.runner_id) if row.runner_id else None
     assert runner is not None
     assert runner.state is RunnerState.GONE
+
+
+def test_a_machine_that_is_switched_off_is_given_up_at_once_and_ended() -> None:
+    """The cloud still has it and bills it, but nothing runs there any more."""
+    world = World()
+    (job,) = started(world)
+    host, silent_at = host_of(world, job), world.clock.now()
+    world.cloud.switch_off(host)
+    world.until(lambda: _state(world, job) is JobState.LOST, MINUTE)
+    assert world.clock.now() - silent_at < MINUTE, "long before a host that may be cut off is given up"
+    world.until(world.is_quiet, 20 * MINUTE)
+    assert not world.cloud.is_alive(host)
+    world.check_nothing_is_left()
 
 
 def test_the_end_may_be_told_before_the_loss_is_noticed() -> None:
@@ -324,7 +337,7 @@ def test_a_worker_that_dies_between_registering_and_starting_leaves_no_registrat
         world.trouble.lost_answers["github", "register"] = Unreachable("lost")
         world.until(lambda: len(world.trouble.of("github", "register")) == 2, MINUTE)
     (runner,) = world.store.runners.open()
-    assert runner.state is RunnerState.BOOTING
+    assert runner.state is (RunnerState.BOOTING if tries == 2 else RunnerState.REQUESTED)
     assert runner.host_id is not None
     world.cloud.take_back(runner.host_id, timedelta(seconds=20))
     world.until(lambda: happened(world, Happening.RUNNER_GONE) == 1, MINUTE)

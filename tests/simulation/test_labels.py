@@ -9,6 +9,7 @@ import pytest
 
 from tests.fakes.world import HOST, PACKAGE, POLICY, Faults, World
 from tests.simulation.test_control_plane import MINUTE, happened, host_of
+from workers.domain.errors import Refused
 from workers.domain.events import Happening
 from workers.domain.host import HostState
 from workers.domain.job import Job, JobEnd, JobState, Rerun
@@ -128,8 +129,31 @@ def test_while_github_cannot_say_where_a_job_comes_from_it_waits() -> None:
         world.tick()
     assert row_of(world, job).terms is None
     assert not world.store.hosts.rows
-    world.trouble.away = set()
-    world.until(lambda: row_of(world, job).unserved is not None, MINUTE)
+    assert row_of(world, job).deferred == "GitHub does not answer: where run 1 comes from is asked again soon"
+    world.trouble.away.clear()
+    world.until(lambda: row_of(world, job).unserved is not None, 2 * MINUTE)
+    assert row_of(world, job).deferred is None
+
+
+def test_a_job_of_which_github_refuses_to_say_where_it_comes_from_says_so_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+
+    def refuse(*_: object) -> None:
+        raise Refused("asking about run 1 of octo/hello: GitHub answered 403, Resource not accessible by integration")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(world.github, "run", refuse)
+        job = world.github.queue(1)
+        for _ in range(10 * 60):
+            world.tick()
+    said = str(row_of(world, job).deferred)
+    assert said.startswith("asking about run 1 of octo/hello: GitHub answered 403")
+    assert said.endswith("let an owner accept actions: read for the App")
+    deferred = [event for _, event in world.store.timeline() if event.happening is Happening.JOB_DEFERRED]
+    assert len(deferred) == 1, "it is written down once"
+    world.until(world.is_quiet, 30 * MINUTE)
 
 
 # ---------------------------------------------------------------- max-minutes

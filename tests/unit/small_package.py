@@ -13,6 +13,7 @@ import zstandard
 
 from tests.fakes.classes import EMULATED
 from workers.domain.host_class import Acceleration, HostClass
+from workers.host.bill import bill_of, debian_part
 from workers.host.machine import Machine
 from workers.host.manifest import FORMAT, MIB, Entry, Kernel, Manifest, RunnerProgram
 
@@ -42,7 +43,8 @@ def small_manifest(entries: Mapping[str, Entry]) -> Manifest:
         disk_mib=SIZES["disk"] // MIB,
         kernel=Kernel("6.1.0", "console=ttyS0", is_pvm_guest=False),
         runner=RunnerProgram("rehearsal-runner", "0.1.0", date(2026, 11, 23)),
-        contents={"python3": "3.11"},
+        bill=bill_of("small", [debian_part("python3", "3.11", "amd64", "debian")]),
+        rootfs_sha256="0" * 64,
         entries=entries,
     )
 

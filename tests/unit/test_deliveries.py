@@ -184,3 +184,32 @@ def test_whatever_stands_in_a_field_we_read_it_right_or_refuse_it(path: tuple[st
     written = (delivery.fact.job_id, delivery.fact.name, delivery.fact.labels, delivery.fact.repository)
     job = payload["workflow_job"]
     assert written == (job["id"], job["name"], tuple(job["labels"]), payload["repository"]["full_name"])
+
+
+DEPLOYED = next(one for one in RECORDED if "deployment" in one)
+
+
+@pytest.mark.parametrize(
+    ("moment", "at"),
+    [
+        ("2023-04-19T21:12:14Z", datetime(2023, 4, 19, 21, 12, 14, tzinfo=UTC)),
+        ("2023-04-19T23:12:14+02:00", datetime(2023, 4, 19, 21, 12, 14, tzinfo=UTC)),
+    ],
+)
+def test_a_deployment_says_when_it_has_changed(moment: str, at: datetime) -> None:
+    payload = DEPLOYED | {"deployment": DEPLOYED["deployment"] | {"updated_at": moment}}
+    fact = deliveries.read(headers(), json.dumps(payload).encode(), NOW).fact
+    assert fact is not None
+    assert (fact.deployment_at, fact.deployment_at and fact.deployment_at.tzinfo) == (at, UTC)
+    absent = {key: value for key, value in DEPLOYED.items() if key != "deployment"}
+    for other in (absent, absent | {"deployment": None}):
+        fact = deliveries.read(headers(), json.dumps(other).encode(), NOW).fact
+        assert fact is not None
+        assert fact.deployment_at is None
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "2023-04-19T21:12:14", None, [], "0001-01-01T00:00:00+23:00"])
+def test_a_deployment_s_moment_that_is_none_is_refused(moment: object) -> None:
+    payload = DEPLOYED | {"deployment": DEPLOYED["deployment"] | {"updated_at": moment}}
+    with pytest.raises(BadInput, match=r"deployment\.updated_at"):
+        deliveries.read(headers(), json.dumps(payload).encode(), NOW)

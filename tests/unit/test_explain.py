@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from tests.unit.test_pools import WHOLE
 from workers.bootstrap.explain import split_labels
 from workers.cli import app
 from workers.clock import SystemClock
+from workers.domain.breaker import Breaker
 from workers.domain.errors import BadInput
 from workers.domain.job import Job, JobState
+from workers.planning.demand import kind_of
 from workers.settings import ControlSettings
 from workers.store.repository import open_store
 
@@ -49,6 +52,7 @@ def test_labels_that_are_served_say_what_they_get(home: Path) -> None:
         f"image: debian-12, package sha256:{'1' * 64}",
         "network: nat, its connections leave through its host and are reset by a move",
         "interrupt: move, it is moved when its host is taken back",
+        "rerun: auto, it is run again if it is lost and holds no deployment",
         "max-minutes: 90, then its runner is ended",
     ]
 
@@ -87,6 +91,34 @@ def test_a_job_that_was_never_judged_is_judged_now(home: Path) -> None:
     assert (found.exit_code, "machine: 4 CPUs" in found.stdout) == (0, True)
 
 
+def test_a_job_whose_runners_are_in_vain_says_so_and_when_that_is_tried_again(home: Path) -> None:
+    waiting = replace(a_job(4, JobState.QUEUED), end=None, unserved=None, terms=TERMS, runner_id=None)
+    settings, at = ControlSettings(home=home), datetime(2026, 11, 23, 4, tzinfo=UTC)
+    breaker = Breaker(kind_of(waiting), 3, 3, at, at + timedelta(minutes=10), "the last 3 runners got no job")
+    with closing(open_store(settings.database, SystemClock())) as store:
+        assert store.change_breaker(None, breaker)
+    found = explain(home, store_job(home, waiting))
+    said = "held back: the last 3 runners got no job; the next runner is tried at 2026-11-23 04:10 UTC"
+    assert found.stdout.splitlines()[-1] == said
+    other = replace(a_job(5, JobState.QUEUED), end=None, unserved=None, terms=TERMS, labels=("spot-runner/cpu=4",))
+    assert "held back" not in explain(home, store_job(home, other)).stdout
+
+
+def test_what_somebody_wrote_into_a_workflow_does_nothing_to_the_terminal(home: Path) -> None:
+    evil = "spot-runner\x1b]0;owned\x07\n\u202e\x9b2J"
+    job = replace(a_job(8, JobState.QUEUED), end=None, unserved=None, terms=None, labels=(evil,), name=evil)
+    for found in (explain(home, store_job(home, job)), explain(home, "--labels", evil)):
+        assert all(line.isprintable() for line in found.stdout.split("\n"))
+        assert r"\u001b]0;owned\u0007\u000a\u202e\u009b2J" in found.stdout
+
+
+def test_a_job_that_waits_for_its_environment_says_so(home: Path) -> None:
+    waiting = replace(a_job(6, JobState.WAITING), end=None, unserved=None, terms=None, labels=("spot-runner",))
+    found = explain(home, store_job(home, waiting))
+    assert "attempt 1: waiting" in found.stdout
+    assert "waits: the rules of its environment hold it back" in found.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [((), "name one thing"), (("7", "--labels", "spot-runner"), "name one thing"), (("7",), "job 7 is not known here")],
@@ -100,3 +132,15 @@ def test_what_cannot_be_explained_is_one_sentence(home: Path, arguments: tuple[s
 @pytest.mark.parametrize("text", ["a, b", "[a, b]", " [ 'a', \"b\" ] ", "a,b,"])
 def test_labels_are_written_as_in_a_workflow(text: str) -> None:
     assert split_labels(text) == ("a", "b")
+
+
+def test_whoever_asks_for_one_installation_hears_of_no_other(home: Path) -> None:
+    """What is said of another's job is what is said of none."""
+    job = store_job(home, a_job())
+    own, other = (str(a_job().installation_id + number) for number in (0, 1))
+    assert explain(home, job, "--installation", own).exit_code == 0
+    for asked in ((job, "--installation", other), ("999", "--installation", own)):
+        refused = explain(home, *asked)
+        assert isinstance(refused.exception, BadInput)
+        assert str(refused.exception).startswith(f"job {asked[0]} is not known here")
+        assert refused.stdout == ""

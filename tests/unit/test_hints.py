@@ -3,7 +3,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from workers.app import CLOUD, CONTROL, EVACUATION, HINTS_MAX, QUEUES, BackgroundHints, worker_app
+from workers.app import CLOUD, CONTROL, EVACUATION, HINTS_MAX, IDS_MAX, QUEUES, BackgroundHints, worker_app
 
 PATIENCE_S = 30.0
 Sent = tuple[str, tuple[str, ...], str]
@@ -32,8 +32,15 @@ def test_each_kind_goes_to_its_queue_and_what_is_urgent_to_the_evacuation() -> N
     for kind in ("job", "runner", "host", "migration"):
         hints.look_at(kind, "a", "b")
     hints.look_at("host", "noticed", urgent=True)
-    queues = [broker.sent.get(timeout=PATIENCE_S)[2] for _ in range(5)]
-    assert queues == [CONTROL, CONTROL, CLOUD, EVACUATION, EVACUATION]
+    sent = [broker.sent.get(timeout=PATIENCE_S) for _ in range(5)]
+    assert {(kind, where) for kind, _, where in sent} == {
+        ("job", CONTROL),
+        ("runner", CONTROL),
+        ("host", CLOUD),
+        ("migration", EVACUATION),
+        ("host", EVACUATION),
+    }
+    assert {ids for _, ids, where in sent if where != EVACUATION} == {("a", "b")}
 
 
 def test_a_hint_about_nothing_is_not_sent() -> None:
@@ -47,19 +54,49 @@ def test_a_hint_about_nothing_is_not_sent() -> None:
 def test_a_broker_that_hangs_holds_nobody_up_and_what_piles_up_is_dropped() -> None:
     broker = Broker(hangs=True)
     hints = BackgroundHints(broker.send)
-    for number in range(HINTS_MAX * 2):
+    hints.look_at("job", "0")
+    eventually_taken(hints)
+    for number in range(1, HINTS_MAX * 2):
         hints.look_at("job", str(number))  # would never return if it waited
     broker.let_go.set()
-    numbers = [int(broker.sent.get(timeout=PATIENCE_S)[1][0]) for _ in range(HINTS_MAX)]
-    assert numbers == list(range(HINTS_MAX))
+    sent = list[str]()
+    while len(sent) < HINTS_MAX + 1:
+        sent += broker.sent.get(timeout=PATIENCE_S)[1]
+    assert sent == [str(number) for number in range(len(sent))]
+    hints.look_at("job", "later")
+    assert broker.sent.get(timeout=PATIENCE_S)[1] == ("later",), "nothing else was kept"
+
+
+def test_what_piles_up_goes_together_each_row_once_and_not_too_many_in_one_task() -> None:
+    broker = Broker(hangs=True)
+    hints = BackgroundHints(broker.send)
+    hints.look_at("runner", "first")
+    eventually_taken(hints)
+    many = 2 * IDS_MAX + 8
+    for number in range(many):
+        hints.look_at("job", str(number), str(number // 2))
+    broker.let_go.set()
+    sent = [broker.sent.get(timeout=PATIENCE_S) for _ in range(4)]
+    assert sent[0] == ("runner", ("first",), CONTROL)
+    assert [len(ids) for _, ids, _ in sent[1:]] == [IDS_MAX, IDS_MAX, 8]
+    assert {id_ for _, ids, _ in sent[1:] for id_ in ids} == {str(number) for number in range(many)}
+
+
+def eventually_taken(hints: BackgroundHints) -> None:
+    pause = threading.Event()
+    for _ in range(int(PATIENCE_S * 200)):
+        if hints._waiting.empty():
+            return
+        pause.wait(0.005)
+    raise AssertionError("nobody sends it")
 
 
 def test_a_hint_that_is_lost_does_not_end_the_next_one() -> None:
     broker = Broker(refuses=True)
     hints = BackgroundHints(broker.send)
-    hints.look_at("job", "1")
-    hints.look_at("job", "2")
-    assert [broker.sent.get(timeout=PATIENCE_S)[1] for _ in range(2)] == [("1",), ("2",)]
+    for number in "12":
+        hints.look_at("job", number)
+        assert broker.sent.get(timeout=PATIENCE_S)[1] == (number,)
 
 
 def test_the_beat_sweeps_on_every_queue() -> None:

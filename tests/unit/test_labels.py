@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from workers.domain.architecture import Architecture
 from workers.domain.labels import (
     CPU_MAX,
     IMPLIED,
@@ -16,6 +17,7 @@ from workers.domain.labels import (
     MINUTES_MAX,
     RAM_MAX_GIB,
     SERVED,
+    Again,
     Interrupt,
     Range,
     Wish,
@@ -26,8 +28,13 @@ from workers.domain.labels import (
 from workers.domain.overlay import GuestNetwork
 
 NAT, RELAY = GuestNetwork.NAT, GuestNetwork.RELAY
-ALL = Wish(Range(4, 4), Range(8, 8), "debian-12", "ci", NAT, Interrupt.RERUN, 60)
-ALL_IN_ONE = "spot-runner/cpu=4/ram=8/image=debian-12/pool=ci/network=nat/interrupt=rerun/max-minutes=60"
+X86_64, ARM64 = Architecture.X86_64, Architecture.ARM64
+RUN = "16725063829-1"
+ALL = Wish(Range(4, 4), Range(8, 8), "debian-12", "ci", NAT, Interrupt.RERUN, 60, RUN, Again.NEVER, X86_64)
+ALL_IN_ONE = (
+    "spot-runner/cpu=4/ram=8/image=debian-12/pool=ci/network=nat/interrupt=rerun/max-minutes=60"
+    "/run=16725063829-1/rerun=never/arch=x86_64"
+)
 
 
 def ranges(most: int) -> st.SearchStrategy[Range]:
@@ -45,6 +52,9 @@ wishes = st.builds(
     st.none() | st.sampled_from(GuestNetwork),
     st.none() | st.sampled_from(Interrupt),
     st.none() | st.integers(1, MINUTES_MAX),
+    st.none() | st.lists(st.integers(0, 10**20 - 1).map(str), min_size=1, max_size=4).map("-".join),
+    st.none() | st.sampled_from(Again),
+    st.none() | st.sampled_from(Architecture),
 )
 
 
@@ -55,7 +65,10 @@ wishes = st.builds(
         (["Spot-Runner", "Self-Hosted", "Linux", "X64"], Wish()),
         (["self-hosted", "spot-runner", "cpu=4", "ram=8"], Wish(Range(4, 4), Range(8, 8))),
         (["cpu=4+8", "spot-runner"], Wish(Range(4, 8))),
+        (["spot-runner/run=16725063829"], Wish(run="16725063829")),
+        (["spot-runner", "run=16725063829-2"], Wish(run="16725063829-2")),
         (["spot-runner/cpu=2", "Network=NAT"], Wish(Range(2, 2), network=NAT)),
+        (["self-hosted", "Linux", "ARM64", "spot-runner"], Wish(arch=ARM64)),
         ([ALL_IN_ONE], ALL),
     ],
 )
@@ -154,6 +167,11 @@ def test_nothing_that_is_misspelt_passes_for_nothing_asked(labels: list[str]) ->
         (["spot-runner/interrupt=reruns"], "write interrupt=move or interrupt=rerun", Wish(interrupt=Interrupt.RERUN)),
         (["spot-runner/max-minutes=10+20"], "'10+20' is no value for max-minutes", Wish(max_minutes=10)),
         (["spot-runner/max-minutes=9999"], "from 1 to 7200", Wish(max_minutes=7200)),
+        (["spot-runner/run="], "'' is no value for run; write run=${{ github.run_id }}", Wish()),
+        (["spot-runner/run=${{ github.run_id }}"], "is no value for run", Wish()),
+        (["spot-runner/run=1-2-3-4-5"], "is no value for run", Wish()),
+        (["spot-runner/run=-1"], "is no value for run", Wish()),
+        (["spot-runner/run=1", "run=2"], "run is asked for twice, 1 and 2", Wish(run="1")),
         (["spot-runner/image=a b"], "'a b' is no value for image", Wish()),
         (["spot-runner/"], "'' is none of the options", Wish()),
     ],

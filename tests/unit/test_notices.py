@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from workers.domain.errors import BadInput, Unreachable
 from workers.domain.messages import Notice, NoticeKind
-from workers.host.notices import INTERRUPTION, REBALANCE, MetadataService, NoticeWatcher
+from workers.domain.user_data import cloud_config
+from workers.host.notices import HETZNER, INTERRUPTION, REBALANCE, MetadataService, NoticeWatcher
 from workers.rehearsal.imds import Service, write_state
 
 NOW = datetime(2026, 11, 23, 4, 0, tzinfo=UTC)
 USER_DATA = {
-    "host_id": "spot-host-a",
     "control_url": "https://10.90.0.2:8443",
     "control_ca_sha256": "ab" * 32,
-    "token": "once",
-    "relay_address": "10.90.0.3",
+    "token": "spot-host-a.once",
 }
 
 
@@ -91,11 +91,11 @@ def announce(file: Path, **bodies: str) -> None:
 
 
 def test_a_machine_reads_what_it_was_told(file: Path) -> None:
-    write_state(file, {"latest/user-data": json.dumps(USER_DATA), "latest/meta-data/local-ipv4": "10.90.0.16\n"})
+    write_state(file, {"latest/user-data": cloud_config(USER_DATA), "latest/meta-data/local-ipv4": "10.90.0.16\n"})
 
     async def play(metadata: MetadataService, _: Service) -> None:
         told = await metadata.user_data()
-        assert (told.host_id, told.relay_address) == ("spot-host-a", "10.90.0.3")
+        assert (told.host_id, told.control_url) == ("spot-host-a", "https://10.90.0.2:8443")
         assert "once" not in repr(told), "the token is a secret"
         assert await metadata.local_address() == "10.90.0.16"
 
@@ -110,7 +110,10 @@ def test_a_machine_without_user_data_is_told_what_to_do(file: Path) -> None:
     with_service(file, play)
 
 
-@pytest.mark.parametrize("wrong", ["", "#!/bin/sh", "{}", json.dumps({**USER_DATA, "token": 1})])
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "#!/bin/sh", json.dumps(USER_DATA), cloud_config({**USER_DATA, "token": "nobody's"}), cloud_config({})],
+)
 def test_user_data_of_somebody_else_is_refused(file: Path, wrong: str) -> None:
     write_state(file, {"latest/user-data": wrong})
 
@@ -235,3 +238,31 @@ def test_a_service_that_is_away_is_looked_for_in_the_next_round() -> None:
 
     asyncio.run(run())
     assert control.heard == []
+
+
+# ---------------------------------------------------------------- a service without tokens and notices
+
+
+def test_a_server_at_hetzner_learns_the_same_without_a_token_and_hears_of_no_notice() -> None:
+    here = {"/hetzner/v1/userdata": cloud_config(USER_DATA), "/hetzner/v1/metadata/public-ipv4": "198.18.0.7\n"}
+    asked: list[tuple[str, str]] = []
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path))
+        text = here.get(request.url.path)
+        return httpx.Response(404) if text is None else httpx.Response(200, text=text)
+
+    async def play(metadata: MetadataService) -> None:
+        assert (await metadata.user_data()).host_id == "spot-host-a"
+        assert await metadata.local_address() == await metadata.public_address() == "198.18.0.7"
+        assert (await metadata.interruption_at(), await metadata.rebalance_at()) == (None, None)
+        del here["/hetzner/v1/userdata"]
+        with pytest.raises(BadInput, match="has no hetzner/v1/userdata"):
+            await metadata.user_data()
+        await metadata.close()
+
+    metadata = MetadataService("http://169.254.169.254", HETZNER)
+    metadata._client = httpx.AsyncClient(base_url="http://metadata", transport=httpx.MockTransport(answered))
+    asyncio.run(play(metadata))
+    assert {path for _, path in asked} == set(here) | {"/hetzner/v1/userdata"}
+    assert {method for method, _ in asked} == {"GET"}

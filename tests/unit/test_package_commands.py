@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.unit.runner_archive import NAME, write_archive
 from tests.unit.small_package import small_manifest, write_devices
 from workers.host.packages import BY_NAME, PackageShelf
+from workers.host.recipe import read_recipe
 
 UNFIT = 2
 
@@ -125,3 +129,39 @@ def test_a_package_that_does_not_fit_is_refused_by_property(package: Path) -> No
     assert said.returncode == UNFIT
     assert "manifest: " in said.stderr
     assert "build the package on a host of this class" in said.stderr
+
+
+def test_a_package_s_bill_of_materials_is_printed_by_digest_and_by_name(package: Path) -> None:
+    store = {"SPOT_RUNNER_PACKAGE_STORE": str(package.parent)}
+    PackageShelf(package.parent, package.parent).name("small", "sha256:" + package.stem[7:])  # type: ignore[arg-type]
+
+    by_digest, by_name = _said("sbom", "sha256:" + package.stem[7:], **store), _said("sbom", "small", **store)
+
+    assert by_digest.returncode == 0, by_digest.stderr
+    bill = json.loads(by_digest.stdout)
+    assert by_name.stdout == by_digest.stdout
+    assert bill["bomFormat"] == "CycloneDX"
+    assert [(one["name"], one["version"]) for one in bill["components"]] == [("python3", "3.11")]
+
+
+def test_a_bill_of_a_package_that_is_not_here_is_refused(package: Path) -> None:
+    store = {"SPOT_RUNNER_PACKAGE_STORE": str(package.parent)}
+
+    assert "does not exist; fetch or build it" in _said("sbom", f"sha256:{'0' * 64}", **store).stderr
+    assert "is no digest" in _said("sbom", "sha256:12", **store).stderr
+    assert "none of recipe 'other'" in _said("sbom", "other", **store).stderr
+
+
+def test_an_archive_is_pinned_and_another_is_not_built(tmp_path: Path) -> None:
+    for name in ("debian-12-base.toml", "github-runner.toml"):
+        shutil.copy(Path(__file__).parents[2] / "runner-vm/packages" / name, tmp_path)
+    recipe, archive = tmp_path / "github-runner.toml", write_archive(tmp_path / NAME)
+
+    unpinned = _said("build", str(recipe), "--runner-archive", str(archive))
+    pinned = _said("pin", str(recipe), "--released", "2026-11-20", "--runner-archive", str(archive))
+
+    assert unpinned.returncode == UNFIT
+    assert "is not pinned; let `spot-runner package pin`" in unpinned.stderr
+    assert pinned.returncode == 0, pinned.stderr
+    assert "version 2.999.1 of 2026-11-20, sha256:" in pinned.stdout
+    assert read_recipe(recipe).pin.version == "2.999.1"

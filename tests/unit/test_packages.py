@@ -238,7 +238,7 @@ def test_a_link_is_no_entry(package: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("format", 1, "format is 1, this version reads 2; build it anew"),
+        ("format", 1, "format is 1, this version reads 3; build it anew"),
         ("format", None, "format is None"),
         ("disk_mib", 7, "disk has"),
         ("disk_mib", "many", "disk_mib"),

@@ -25,7 +25,7 @@ def test_the_recipe_in_the_tree_is_whole() -> None:
         ("vcpus = 1", 'vcpus = "one"', "machine.vcpus"),
         ("vcpus = 1", "vcpu = 1", "machine.vcpu"),
         ('suite = "bookworm"', "", "rootfs.suite: "),
-        ("[runner]", "[runners]", "runner: "),
+        ("[runner]", "[runners]", "it has no [runner]"),
         ("vcpus = 1", "vcpus = = 1", "not TOML"),
         ('released = "', 'released = "yesterday ', "runner.released"),
     ],
@@ -46,3 +46,54 @@ def test_a_recipe_that_is_wrong_is_refused_by_field(tmp_path: Path, before: str,
 def test_a_recipe_that_is_not_there_is_refused_with_an_example(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"No such file or directory; name a recipe, for example"):
         read_recipe(tmp_path / "none.toml")
+
+
+def test_a_recipe_takes_over_its_base_and_adds_packages() -> None:
+    recipe = read_recipe(DEBIAN.with_name("github-runner.toml"))
+
+    assert (recipe.machine.vcpus, recipe.machine.memory_mib, recipe.machine.disk_mib) == (2, 4096, 14336)
+    assert {"git", "curl", "jq", "docker.io", "sudo", "libicu72"} <= set(recipe.rootfs.packages)
+    assert recipe.name == "github-runner"
+    with pytest.raises(BadInput, match="is not pinned"):
+        _ = recipe.release
+
+
+def test_a_recipe_of_one_s_own_has_another_size(tmp_path: Path) -> None:
+    for name in ("debian-12-base.toml", "github-runner.toml"):
+        (tmp_path / name).write_text(DEBIAN.with_name(name).read_text())
+    path = tmp_path / "large.toml"
+    path.write_text(
+        'base = "github-runner"\nname = "large"\n[machine]\nvcpus = 8\n[rootfs]\npackages = ["git", "gcc"]\n'
+    )
+
+    recipe = read_recipe(path)
+
+    assert (recipe.machine.vcpus, recipe.machine.memory_mib) == (8, 4096)
+    assert recipe.rootfs.packages.count("git") == 1
+    assert recipe.rootfs.packages[-1] == "gcc"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('base = "self"', "at most 4 in a row"),
+        ('base = "../etc/passwd"', "the name of a recipe beside this one"),
+        ('base = "none"', "No such file or directory"),
+        ('base = "debian-12"\n[machine]\nvcpus = 0', "machine.vcpus"),
+        ('base = "debian-12"\n[machine]\nmemory_mib = 64', "machine.memory_mib"),
+        ('base = "debian-12"\n[machine]\ndisk_mib = 1', "machine.disk_mib"),
+        ('base = "debian-12"\nname = "../x"', "name: "),
+        ('base = "debian-12"\n[runner]\narchive = "https://x/{version}"', "stand in [runner.pinned] alone"),
+        ('base = "debian-12"\n[runner.pinned]\nversion = "1.0"\nreleased = 2026-01-01\nsha256 = "ab"', "sha256"),
+        ('base = "debian-12-base"', "only a base for others"),
+        ('base = "debian-12-base"\n[runner]\nname = "x"\ncommand = ["x"]', "needs `version` and `released`"),
+    ],
+)
+def test_a_recipe_that_cannot_be_built_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    for name in ("debian-12.toml", "debian-12-base.toml"):
+        (tmp_path / name).write_text(DEBIAN.with_name(name).read_text())
+    (tmp_path / "self.toml").write_text(text)
+
+    with pytest.raises(BadInput) as refused:
+        read_recipe(tmp_path / "self.toml")
+    assert says in str(refused.value)

@@ -100,6 +100,7 @@ def test_the_report_has_exactly_the_promised_keys() -> None:
         "job_lock_s",
         "machine",
         "leftovers",
+        "hosts",
         "tunnelled_mib",
     }
     assert set(told["jobs"][0]) == {
@@ -111,6 +112,22 @@ def test_the_report_has_exactly_the_promised_keys() -> None:
         "guest_gap_baseline_ms", "memory_mib_sent", "disk_mib_sent", "hold_broken_s",
     }  # fmt: skip
     json.dumps(told)
+
+
+def test_each_host_tells_how_long_it_took_to_be_ready() -> None:
+    events = [
+        event(Happening.HOST_REQUESTED, 1.0, host_id=SOURCE),
+        event(Happening.HOST_LAUNCHED, 1.5, host_id=SOURCE),
+        event(Happening.HOST_RUNNING, 2.5, host_id=SOURCE),
+        event(Happening.HOST_REGISTERED, 5.5, host_id=SOURCE),
+        replace(event(Happening.HOST_READY, 9.5, host_id=SOURCE), detail={"proved": 2.0}),
+        event(Happening.HOST_READY, 99.5, host_id=SOURCE),
+        event(Happening.HOST_REQUESTED, 2.0, host_id=TARGET),
+    ]
+    told = report(seen(attempt(), events=events))["hosts"]
+    stages = {"launched": 0.5, "running": 1.0, "registered": 3.0, "ready": 4.0}
+    assert told[SOURCE] == {"ready_s": 7.0, "stages_s": stages, "own_s": {"proved": 2.0}}
+    assert told[TARGET] == {"ready_s": None, "stages_s": {}, "own_s": {}}
 
 
 def test_stages_are_counted_from_the_sending_of_the_webhook() -> None:

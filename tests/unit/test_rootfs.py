@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from workers.domain.errors import Unfit
-from workers.host.rootfs import KEPT, _copy, _serves, digest, forget_old, run
+from workers.host.guest_files import copy_tree
+from workers.host.programs import run
+from workers.host.rootfs import KEPT, _serves, digest, forget_old
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_what_is_copied_into_a_guest_is_readable_and_no_by_product(tmp_path: Pat
     for name, mode in (("module.py", 0o600), ("tool", 0o700), ("etc/sudoers.d/runner", 0o644)):
         (source / name).touch(mode)
 
-    _copy(source, tmp_path / "target")
+    copy_tree(source, tmp_path / "target")
 
     modes = {str(p.relative_to(tmp_path / "target")): p.stat().st_mode & 0o777 for p in _files(tmp_path / "target")}
     assert modes == {"module.py": 0o644, "tool": 0o755, "etc/sudoers.d/runner": 0o440}

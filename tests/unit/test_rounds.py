@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from workers.app import CLOUD, CONTROL, EVACUATION
 from workers.bootstrap.rounds import Rounds, Row, Upkeep
-from workers.domain.errors import LeaseLost, Refused, Unreachable
+from workers.domain.errors import LeaseLost, Refused, Throttled, Unreachable
 
 PATIENCE_S = 30.0
 
@@ -51,6 +53,16 @@ def rounds(rows: Rows) -> Iterator[Rounds]:
     yield made
     rows.let_go.set()
     made.close()
+
+
+def test_a_row_that_is_told_when_to_come_is_looked_at_then(rounds: Rounds, rows: Rows) -> None:
+    rows.failing = {"1": Throttled("x", at=datetime.now(UTC) + timedelta(seconds=0.3))}
+    rounds.look_at("job", ["1"])
+    rows.failing = {}
+    end = time.monotonic() + PATIENCE_S
+    while rows.looked_at != ["1", "1"]:
+        assert time.monotonic() < end
+        threading.Event().wait(0.02)
 
 
 @pytest.mark.parametrize("error", [LeaseLost("x"), Unreachable("x"), Refused("x"), ZeroDivisionError("a bug")])

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from workers.app import CLOUD, CONTROL, EVACUATION, BackgroundHints, sending_to
-from workers.bootstrap.pools import open_policy
+from workers.bootstrap.capacity import capacity_of, offers_of
+from workers.bootstrap.clouds import mark, open_clouds
+from workers.bootstrap.github import open_github
+from workers.bootstrap.github_app import app_login
+from workers.bootstrap.policies import Policies
+from workers.bootstrap.recovery import recovery_of
 from workers.bootstrap.rounds import Rounds, Row
 from workers.bootstrap.stores import open_objects
+from workers.bootstrap.surroundings import user_data_of
 from workers.clock import SystemClock
 from workers.domain.errors import Refused, Unfit
-from workers.domain.names import RunnerId
-from workers.domain.overlay import HUB_ADDRESS, Overlay, Station, is_endpoint
-from workers.domain.runner import Shape
-from workers.github import AppGitHub
+from workers.domain.installation import guests
+from workers.domain.names import RunnerId, runner_id
+from workers.domain.offer import Assortment
+from workers.domain.overlay import Overlay, Station, is_endpoint
 from workers.host_client import HostClient
-from workers.identity import Authority
-from workers.planning.capacity import CapacityPolicy
-from workers.ports import Clock, Cloud, Forwarding, Hints, HostApi, Relay, Store
-from workers.providers.local import LocalMarket
+from workers.ports import Clock, Forwarding, Hints, HostApi, Relay, Store
 from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.clouds import Clouds, Outages
 from workers.reconcilers.hosts import HostPolicy, Hosts
 from workers.reconcilers.hub import Hub
 from workers.reconcilers.jobs import JobPolicy, Jobs
 from workers.reconcilers.migrations import Migrations
 from workers.reconcilers.parks import Parks
+from workers.reconcilers.polls import POLL_INTERVAL
 from workers.reconcilers.runners import Runners
+from workers.reconcilers.stock import Stockroom
+from workers.reconcilers.survey import Ours
 from workers.reconcilers.sweep import Reconcilers, Sweep
 from workers.relay.client import RelayClient
 from workers.settings import ControlSettings
-from workers.store.repository import open_store
+from workers.store.repository import SqlStore, open_store
 
 # A hint that meets a lease waits for it: what it tells of may have come after that look had begun.
 LEASE_WAIT: Final = timedelta(seconds=1)
+# GitHub refuses an App that has more than 100 calls under way, and there are a few worker processes.
+REGISTRATIONS_AT_ONCE: Final = 24
 
 
 class NoRelay:
@@ -54,49 +66,89 @@ class NoRelay:
         raise Refused(f"no relay is set that could let {len(tuple(stations))} hosts into the overlay; set relay_url")
 
 
+@dataclass(frozen=True)
+class _Market:
+    """Where hosts come from, what there is, and who buys."""
+
+    clouds: Clouds
+    stock: Stockroom
+    buyer: Buyer
+
+
 def open_rounds(settings: ControlSettings) -> Rounds:
     """Build the control plane and return what looks at its rows. Raises `Unfit` for settings that are not enough."""
     clock = SystemClock()
     store = open_store(settings.database, clock, lease_wait=LEASE_WAIT)
     relay = _relay(settings)
     hints = BackgroundHints(sending_to(settings.redis_url))
-    buyer = Buyer(store, hints, clock, _capacity(settings))
-    reconcilers = _reconcilers(settings, store, relay, hints, clock, buyer)
-    return rounds_of(reconcilers, Sweep(store, relay, hints, buyer, reconcilers))
+    policies = Policies(settings)
+    opened, outages = open_clouds(settings, clock, store.hosts_taken_back), Outages(clock)
+    stock = Stockroom(opened.sellers, store.catalogues, clock)
+    buyer = Buyer(store, hints, clock, capacity_of(settings), policies, offers_of(settings, stock), outages)
+    market = _Market(Clouds(opened.clouds, outages), stock, buyer)
+    reconcilers = _reconcilers(settings, store, relay, hints, clock, market, policies)
+    sweep = Sweep(store, relay, hints, buyer, reconcilers)
+    return rounds_of(reconcilers, sweep, lambda: policies.report(store, clock))
 
 
-def rounds_of(reconcilers: Reconcilers, sweep: Sweep) -> Rounds:
+def rounds_of(reconcilers: Reconcilers, sweep: Sweep, report: Callable[[], None] = lambda: None) -> Rounds:
     """Say which queue is for which rows."""
 
     def control() -> Iterator[Row]:
+        if reconcilers.recovery is not None:
+            yield from reconcilers.recovery.due()
         yield from (("job", str(key)) for key in reconcilers.jobs.due())
         yield from (("runner", key) for key in reconcilers.runners.due())
+        yield from (("remark", key) for key in reconcilers.jobs.answers.due())
 
     def cloud() -> Iterator[Row]:
         yield from (("host", key) for key in reconcilers.hosts.due())
+        if reconcilers.stock is not None:
+            yield from (("offers", key) for key in reconcilers.stock.due())
 
     return Rounds(
         reconcilers.look_at,
         {EVACUATION: sweep.urgent, CONTROL: control, CLOUD: cloud},
-        {CLOUD: sweep.refresh},
+        {CLOUD: sweep.refresh, CONTROL: report},
     )
 
 
 def _reconcilers(
-    settings: ControlSettings, store: Store, relay: Relay, hints: Hints, clock: Clock, buyer: Buyer
+    settings: ControlSettings,
+    store: SqlStore,
+    relay: Relay,
+    hints: Hints,
+    clock: Clock,
+    market: _Market,
+    policies: Policies,
 ) -> Reconcilers:
+    buyer = market.buyer
     hosts: HostApi = HostClient(settings.home / "worker")
-    github = AppGitHub(settings.github_url, settings.github_app_id, _github_key(settings))
     park_limit = timedelta(seconds=settings.park_limit_s)
-    job_policy = JobPolicy(open_policy(settings), _heartbeat_limit(settings), settings.hold_limit_s, park_limit)
+    poll_interval = POLL_INTERVAL * settings.recovery_pace
+    served = guests(settings.installations_allowed, settings.installations_denied)
+    beat_limit = _heartbeat_limit(settings)
+    own = mark(settings) + "-"  # so that another deployment's runners in the same place are let alone
+    job_policy = JobPolicy(
+        policies, beat_limit, settings.hold_limit_s, park_limit, poll_interval, served, runner_id(own)
+    )
+    github = open_github(settings, clock, runner_id(own))
+    ours = Ours(runner_id(own), lambda name: policies().may_share(name), served)
     return Reconcilers(
-        jobs=Jobs(store, github, hints, clock, buyer, job_policy),
-        runners=Runners(store, hosts, github, relay, hints, clock, park_limit),
-        hosts=Hosts(store, _cloud(settings), hints, clock, buyer, _host_policy(settings)),
+        jobs=Jobs(store, github, hints, clock, buyer, job_policy, lambda: own + secrets.token_hex(5)),
+        runners=Runners(store, hosts, github, relay, hints, clock, _beside(), park_limit),
+        hosts=Hosts(store, market.clouds, hints, clock, buyer, HostPolicy(user_data_of(settings))),
         migrations=Migrations(store, hosts, relay, hints, clock),
         parks=Parks(store, open_objects(settings, clock), hints, clock, buyer, park_limit),
         hub=_hub(settings, store, relay),
+        stock=market.stock,
+        recovery=recovery_of(store, github, github.lists, hosts, hints, clock, ours, settings.recovery_pace),
     )
+
+
+def _beside() -> Executor:
+    """Registrations are made while hosts restore: as many at once as rows are looked at."""
+    return ThreadPoolExecutor(REGISTRATIONS_AT_ONCE, thread_name_prefix="register")
 
 
 def _hub(settings: ControlSettings, store: Store, relay: Relay) -> Hub | None:
@@ -116,57 +168,23 @@ def _overlay_endpoint(settings: ControlSettings) -> str | None:
     return endpoint
 
 
-def _host_policy(settings: ControlSettings) -> HostPolicy:
-    user_data = {
-        "control_url": settings.host_url,
-        "control_ca_sha256": Authority.open(settings.home / "ca").control_ca_sha256,
-        "relay_address": _relay_address(settings),
-        "overlay": settings.overlay.value,
-        "guest_mtu": str(settings.guest_mtu),
-    }
-    return HostPolicy(user_data)
-
-
-def _relay_address(settings: ControlSettings) -> str:
-    return HUB_ADDRESS if settings.overlay is Overlay.WIREGUARD else settings.relay_address or ""
-
-
-def _capacity(settings: ControlSettings) -> CapacityPolicy:
-    spec = Shape(settings.host_vcpus, settings.host_memory_mib, settings.host_disk_mib)
-    return CapacityPolicy(
-        _cloud(settings).name, spec, settings.ready_hosts, settings.hosts_max, _heartbeat_limit(settings)
-    )
-
-
 def _heartbeat_limit(settings: ControlSettings) -> timedelta:
     return timedelta(seconds=settings.heartbeat_limit_s)
-
-
-def _cloud(settings: ControlSettings) -> Cloud:
-    if settings.market_url is None:
-        raise Unfit("no cloud is configured; set SPOT_RUNNER_MARKET_URL to a spot market")
-    return LocalMarket(settings.market_url)
 
 
 def _relay(settings: ControlSettings) -> Relay:
     return RelayClient(settings.relay_url, settings.home / "worker") if settings.relay_url else NoRelay()
 
 
-def _github_key(settings: ControlSettings) -> str:
-    if settings.github_key_file is None:
-        raise Unfit("no GitHub App key; set SPOT_RUNNER_GITHUB_KEY_FILE to the App's private key (PEM)")
-    try:
-        return settings.github_key_file.read_text()
-    except OSError as error:
-        raise Unfit(f"SPOT_RUNNER_GITHUB_KEY_FILE cannot be read: {error}") from error
-
-
 def check(settings: ControlSettings) -> None:
     """Raise `Unfit` for settings with which no worker could work, before one is started."""
-    _cloud(settings)
-    _github_key(settings)
+    open_clouds(settings, SystemClock(), lambda _: ())
+    app_login(settings)
+    guests(settings.installations_allowed, settings.installations_denied)
+    _ = settings.github_site
     _ = settings.guest_mtu
     _overlay_endpoint(settings)
-    open_policy(settings)
+    Policies(settings)
+    offers_of(settings, Assortment)
     if not settings.package:
         raise Unfit("no package; set SPOT_RUNNER_PACKAGE to the digest of the package that runners start from")

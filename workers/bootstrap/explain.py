@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import chain
 from typing import Final
 
 from rich.console import Console
 
-from workers.bootstrap.pools import open_policy
+from workers.bootstrap.policies import Policies
 from workers.clock import SystemClock
+from workers.domain.breaker import Breaker
 from workers.domain.errors import BadInput
-from workers.domain.job import Job
-from workers.domain.labels import SERVED, Interrupt, Unserved, reading
+from workers.domain.job import Job, JobState
+from workers.domain.labels import SERVED, Again, Interrupt, Unserved, reading
 from workers.domain.names import JobId
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import MIB_PER_GIB, Origin, Policy, Terms
+from workers.planning.demand import kind_of
 from workers.planning.serving import judge
 from workers.settings import ControlSettings
 from workers.store.repository import open_store
@@ -32,22 +35,38 @@ _INTERRUPTS: Final = {
     Interrupt.RERUN: "it may be stopped and run again when its host is taken back and moving it costs more",
 }
 
+_RERUNS: Final = {
+    Again.AUTO: "it is run again if it is lost and holds no deployment",
+    Again.ALWAYS: "it is run again if it is lost",
+    Again.NEVER: "it is not run again if it is lost",
+}
 
-def run_explain(settings: ControlSettings, number: int | None, labels: str | None, origin: Origin) -> int:
-    """Explain a job or labels and return the exit status: 0 if they are served. Raises `BadInput`."""
+
+def run_explain(
+    settings: ControlSettings, number: int | None, labels: str | None, origin: Origin, installation: int | None = None
+) -> int:
+    """Explain a job or labels and return the exit status: 0 if they are served. Raises `BadInput`.
+
+    With an installation, jobs of others are as if they were not.
+    """
     if (number is None) == (labels is None):
         raise BadInput('explain: name one thing, a job by its number or labels as in --labels "spot-runner/cpu=4"')
     if labels is not None:
-        policy = open_policy(settings)
+        policy = Policies(settings)()
         asked = split_labels(labels)
         decided = judge(asked, origin, policy)
         lines = explained(asked, decided, policy)
     else:
-        decided, lines = _of_job(settings, JobId(number or 0))
+        decided, lines = _of_job(settings, JobId(number or 0), installation)
     console = Console(highlight=False, markup=False, emoji=False)
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(printable(line), soft_wrap=True)
     return SERVED_STATUS if isinstance(decided, Terms) else REFUSED_STATUS
+
+
+def printable(line: str) -> str:
+    """Return a line that a terminal only shows: names and labels are whatever somebody wrote into a workflow."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in line)
 
 
 def split_labels(text: str) -> tuple[str, ...]:
@@ -57,14 +76,17 @@ def split_labels(text: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def _of_job(settings: ControlSettings, number: JobId) -> tuple[Terms | Unserved, Iterator[str]]:
+def _of_job(
+    settings: ControlSettings, number: JobId, installation: int | None
+) -> tuple[Terms | Unserved, Iterator[str]]:
     with closing(open_store(settings.database, SystemClock())) as store:
         job = store.jobs.get(number)
-    if job is None:
+        tripped = store.tripped()
+    if job is None or installation not in {None, job.installation_id}:
         raise BadInput(f"job {number} is not known here; take the number at the end of the job's address on GitHub")
-    policy = open_policy(settings)
+    policy = Policies(settings)()
     decided = _decided(job, policy)
-    return decided, _job_lines(job, decided, policy)
+    return decided, chain(_job_lines(job, decided, policy), _hindrances(job, tripped))
 
 
 def _decided(job: Job, policy: Policy) -> Terms | Unserved:
@@ -80,8 +102,19 @@ def _job_lines(job: Job, decided: Terms | Unserved, policy: Policy) -> Iterator[
     end = f", {job.end} ({job.conclusion})" if job.end is not None else ""
     yield f"job {job.id} ({job.name}) of {job.repository}, attempt {job.run_attempt}: {job.state}{end}"
     yield from explained(job.labels, decided, policy)
+    if job.deferred is not None and job.unserved is None:
+        yield f"waits: {job.deferred}"
     if job.runner_id is not None:
         yield f"runner: {job.runner_id}"
+
+
+def _hindrances(job: Job, tripped: Mapping[str, Breaker]) -> Iterator[str]:
+    """Yield why a job that is served has no runner yet, as far as that is not the market's."""
+    if job.state is JobState.WAITING:
+        yield "waits: the rules of its environment hold it back; it gets a runner once GitHub has queued it"
+    breaker = tripped.get(kind_of(job))
+    if job.state is JobState.QUEUED and breaker is not None and job.deferred != breaker.sentence:
+        yield f"held back: {breaker.sentence}"
 
 
 def explained(labels: tuple[str, ...], decided: Terms | Unserved, policy: Policy) -> Iterator[str]:
@@ -99,5 +132,6 @@ def explained(labels: tuple[str, ...], decided: Terms | Unserved, policy: Policy
     yield f"image: {decided.image}, package {decided.package or 'not set'}"
     yield f"network: {decided.network}, {_NETWORKS[decided.network]}"
     yield f"interrupt: {decided.interrupt}, {_INTERRUPTS[decided.interrupt]}"
+    yield f"rerun: {decided.rerun}, {_RERUNS[decided.rerun]}"
     limit = f"{decided.max_minutes}, then its runner is ended" if decided.max_minutes else "no limit but GitHub's"
     yield f"max-minutes: {limit}"

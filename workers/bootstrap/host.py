@@ -8,46 +8,47 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 
+from workers.bootstrap.registration import Standing, ensure_registered, patiently
 from workers.clock import SystemClock
-from workers.domain.errors import SpotError, TryLater, Unreachable
-from workers.domain.messages import Heartbeat, HeartbeatAnswer, RegistrationAnswer, RegistrationRequest, RenewalRequest
+from workers.domain.errors import SpotError, Unreachable
+from workers.domain.messages import Heartbeat, HeartbeatAnswer, RegistrationAnswer, RenewalRequest
 from workers.domain.names import HostId
-from workers.domain.overlay import VXLAN_OCTETS, Overlay
 from workers.host.acceleration import choose_acceleration
 from workers.host.control import ControlClient
 from workers.host.daemon import keep_beating, make_host_app
+from workers.host.dead_man import LOOK_INTERVAL_S, DeadMan, power_off_daemon, power_off_machine
 from workers.host.engine import Engine, EngineParts
+from workers.host.fetching import Fetcher
 from workers.host.guest import GuestChannel
 from workers.host.measuring import measure_host_class
 from workers.host.network import HostNetwork
-from workers.host.notices import MetadataService, NoticeWatcher, UserData
+from workers.host.notices import HETZNER, IMDS_V2, MetadataService, Notices, NoticeWatcher
 from workers.host.packages import PackageShelf
 from workers.host.proofs import Proofs
 from workers.host.readiness import Readiness
+from workers.host.told import FileMetadata, UserData
 from workers.host.transfers import Transfers
 from workers.host.tunnels import Tunnels
-from workers.identity import Leaf, make_csr, next_csr, write_leaf, write_next
+from workers.identity import CERTIFICATE, make_csr, next_csr, write_next
 from workers.listener import Identity, open_port, require_root, run_until_told, serve
-from workers.settings import HostSettings
+from workers.settings import HostSettings, MetadataKind, PowersOff
 from workers.telemetry import start_logging
-from workers.wireguard import Wireguard
 
-T = TypeVar("T")
-
-# A machine may be up before its cloud's metadata, and before a control plane that is being restarted.
-PATIENCE_S: Final = 60.0
-RETRY_INTERVAL_S: Final = 1.0
 # A certificate lives for 24 hours; many renewals may fail before it ends.
 RENEWAL_INTERVAL_S: Final = 8 * 3600.0
 RENEWAL_RETRY_S: Final = 60.0
+
+_PATHS: Final = {MetadataKind.EC2: IMDS_V2, MetadataKind.HETZNER: HETZNER}
 
 _log: Final = structlog.get_logger()
 
@@ -64,38 +65,43 @@ def run_host(settings: HostSettings) -> None:
 
 
 async def _run(settings: HostSettings) -> None:
-    metadata = MetadataService(settings.metadata_url)
-    told = await _patiently(metadata.user_data)
+    metadata = _metadata(settings)
+    told = await patiently(metadata.user_data)
     directory = settings.host_home / "identity"
     control = ControlClient(told.control_url, directory)
-    tunnels = _tunnels(settings, told, directory)
-    address = await _ensure_registered(control, directory, told, metadata, tunnels, settings.overlay_port)
-    listening = open_port(address, settings.listen_port)
-    network = await asyncio.to_thread(_network, settings, told, address, tunnels)
+    standing = await ensure_registered(control, directory, told, metadata, settings.overlay_port)
+    listening = open_port(standing.address, settings.listen_port)
+    network = await asyncio.to_thread(_network, settings, told, standing)
     await asyncio.to_thread(network.prepare)
     await asyncio.to_thread(network.adopt)
     choice = choose_acceleration(settings.accel)
+    began = time.monotonic()
     host_class = await asyncio.to_thread(measure_host_class, choice.acceleration)
+    stages_s = {"class_measured": time.monotonic() - began}
     _log.info("host_class_measured", acceleration=choice.acceleration.value, reason=choice.reason)
+    shelf = PackageShelf(settings.package_store, settings.package_cache, host_class)
+    objects = Transfers(told.control_url, directory)
+    fetcher = Fetcher(settings.package_store, control, objects)
     engine = Engine(
         EngineParts(
-            host_id=HostId(told.host_id),
-            address=address,
+            host_id=told.host_id,
+            address=standing.address,
             home=settings.host_home / "engine",
             make_csr=make_csr,
-            shelf=PackageShelf(settings.package_store, settings.package_cache, host_class),
+            shelf=shelf,
             network=network,
             control=control,
-            objects=Transfers(told.control_url, directory),
+            objects=objects,
             connect_guest=GuestChannel.connect,
+            bring=lambda package: fetcher.fetch(package, shelf.path(package)),
         )
     )
     await engine.adopt()
-    readiness = Readiness(
-        engine, host_class, Proofs(settings.host_home / "proofs.json", host_class), allow_tcg=settings.allow_tcg
-    )
+    proofs = Proofs(settings.host_home / "proofs.json", host_class)
+    readiness = Readiness(engine, host_class, proofs, allow_tcg=settings.allow_tcg, stages_s=stages_s)
     try:
-        await _serve(settings, HostId(told.host_id), engine, _Beating(readiness, tunnels), control, metadata, listening)
+        beating = _Beating(readiness, standing.tunnels, _dead_man(settings, engine))
+        await _serve(settings, told.host_id, engine, beating, control, metadata, listening)
     finally:
         await engine.release()
 
@@ -106,7 +112,7 @@ async def _serve(
     engine: Engine,
     beating: _Beating,
     control: ControlClient,
-    metadata: MetadataService,
+    metadata: Notices,
     listening: socket.socket,
 ) -> None:
     directory = settings.host_home / "identity"
@@ -119,17 +125,25 @@ async def _serve(
         group.create_task(watcher.watch(settings.notice_interval_s))
         group.create_task(beating.readiness.prove())
         group.create_task(engine.tend())
+        group.create_task(beating.dead_man.watch(min(LOOK_INTERVAL_S, settings.silence_limit_s / 10)))
 
 
-def _network(settings: HostSettings, told: UserData, address: str, tunnels: Tunnels | None) -> HostNetwork:
+def _metadata(settings: HostSettings) -> MetadataService | FileMetadata:
+    kind = settings.metadata_kind
+    if kind is MetadataKind.FILE:
+        return FileMetadata(settings.bootstrap_file)
+    return MetadataService(settings.metadata_url, _PATHS[kind])
+
+
+def _network(settings: HostSettings, told: UserData, standing: Standing) -> HostNetwork:
     return HostNetwork(
-        address,
-        told.relay_address or None,
-        told.guest_mtu,
+        standing.address,
+        standing.surroundings.relay_address,
+        standing.surroundings.guest_mtu,
         settings.guest_mbit,
         _closed_to_guests(settings, told),
         settings.guest_connections_max,
-        tunnels.name if tunnels else None,
+        standing.tunnels.name if standing.tunnels else None,
     )
 
 
@@ -149,46 +163,22 @@ class _Beating:
 
     readiness: Readiness
     tunnels: Tunnels | None
+    dead_man: DeadMan
 
     def status(self) -> Heartbeat:
         heartbeat = self.readiness.heartbeat()
         return heartbeat if self.tunnels is None else self.tunnels.told(heartbeat)
 
     async def hear(self, answer: HeartbeatAnswer) -> None:
+        self.dead_man.hear()
         self.readiness.want(answer.packages)
         if self.tunnels is not None:
             await asyncio.to_thread(self.tunnels.take, answer.peers)
 
 
-def _tunnels(settings: HostSettings, told: UserData, directory: Path) -> Tunnels | None:
-    if told.overlay is Overlay.PLAIN:
-        return None
-    return Tunnels(Wireguard(told.host_id, directory), directory, settings.overlay_port, told.guest_mtu + VXLAN_OCTETS)
-
-
-async def _ensure_registered(
-    control: ControlClient,
-    directory: Path,
-    told: UserData,
-    metadata: MetadataService,
-    tunnels: Tunnels | None,
-    overlay_port: int,
-) -> str:
-    """Get the certificate, once in this machine's life, and return our address; a restarted daemon finds both."""
-    address = await _patiently(metadata.local_address)
-    if not (directory / "hosts-ca.pem").exists():
-        key, csr = make_csr(HostId(told.host_id))
-        request = RegistrationRequest(HostId(told.host_id), told.token, csr, address)
-        if tunnels is not None:
-            public = await _patiently(metadata.public_address)
-            endpoint = None if public is None else f"{public}:{overlay_port}"
-            request = replace(request, wireguard_key=tunnels.public_key, endpoint=endpoint)
-        answer = await _patiently(lambda: control.register(request, told.control_ca_sha256))
-        if tunnels is not None and answer.place is not None:
-            tunnels.keep(answer.place)
-        write_leaf(directory, Leaf(answer.certificate, key), answer.control_ca, answer.hosts_ca)
-        _log.info("host_registered", host=told.host_id, address=address)
-    return address if tunnels is None else await asyncio.to_thread(tunnels.open)
+def _dead_man(settings: HostSettings, engine: Engine) -> DeadMan:
+    power_off = power_off_machine if settings.power_off is PowersOff.MACHINE else power_off_daemon
+    return DeadMan(engine, power_off, timedelta(seconds=settings.silence_limit_s))
 
 
 async def keep_renewed(
@@ -197,8 +187,11 @@ async def keep_renewed(
     directory: Path,
     interval_s: float = RENEWAL_INTERVAL_S,
 ) -> None:
-    """Renew the certificate for ever; a renewal that fails is tried again soon, and nothing else depends on it yet."""
-    wait = interval_s
+    """Renew the certificate for ever; a renewal that fails is tried again soon, and nothing else depends on it yet.
+
+    An interval begins with the certificate and not with the daemon, which may be started again at any time.
+    """
+    wait = max(0.0, interval_s - await asyncio.to_thread(_age_s, directory / CERTIFICATE))
     while True:
         await asyncio.sleep(wait)
         try:
@@ -212,17 +205,9 @@ async def keep_renewed(
             wait = interval_s
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask until there is an answer, for `PATIENCE_S` at most; then raise what was wrong last."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE_S
-    while True:
-        try:
-            return await ask()
-        except TryLater as error:
-            if loop.time() >= until:
-                raise Unreachable(f"gave up after {PATIENCE_S:.0f} s: {error}") from error
-            await asyncio.sleep(RETRY_INTERVAL_S)
+def _age_s(certificate: Path) -> float:
+    """Return how long ago it was written; a clock that was put back makes it fresh."""
+    return max(0.0, time.time() - certificate.stat().st_mtime)
 
 
 def _raise_ours(group: BaseExceptionGroup[BaseException]) -> None:

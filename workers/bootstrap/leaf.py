@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from workers.domain.errors import SpotError
-from workers.identity import Authority, write_leaf
+from workers.identity import RELAY, Authority, write_leaf
 from workers.relay.client import RelayClient
 from workers.settings import ControlSettings
 
@@ -49,3 +49,9 @@ def relay_renewal(settings: ControlSettings, certificate_dir: Path, url: str) ->
             log.info("relay_certificate_renewed")
 
     return renew
+
+
+def write_relay_identity(settings: ControlSettings, relay_home: Path) -> None:
+    """Write the relay's first certificate, its key and whom it trusts; from then on it renews what it has."""
+    authority = Authority.open(settings.home / "ca")
+    write_leaf(relay_home, authority.control_leaf(RELAY), authority.control_ca, authority.hosts_ca)

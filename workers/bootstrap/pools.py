@@ -1,109 +1,141 @@
-"""The administrator's policy: a TOML file that the settings name, or else one pool with the settings' one package."""
+"""The administrator's policy: a TOML file that the settings name, or else one pool with the settings' one package.
+
+text ─▶ TOML ─▶ fields, each by itself ─▶ policy ─▶ what fields say together      every problem with its line
+"""
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ValidationError
 
+from workers.bootstrap import pool_fields as fields
+from workers.bootstrap.pool_wrongs import wrongs
+from workers.bootstrap.toml_lines import Place, line_at, lines_of
+from workers.domain.architecture import Architecture
 from workers.domain.errors import BadInput
-from workers.domain.host import fits
-from workers.domain.labels import CPU_MAX, KEYS, MINUTES_MAX, RAM_MAX_GIB, Interrupt, Wish, read_options
+from workers.domain.host_class import Acceleration
+from workers.domain.labels import Interrupt, Wish, read_options
+from workers.domain.market import Market, Sources
 from workers.domain.names import PackageDigest
-from workers.domain.pools import Origin, Package, Policy, Pool
-from workers.domain.runner import Shape
-from workers.planning.serving import granted
+from workers.domain.offer import Likeness
+from workers.domain.overlay import GuestNetwork
+from workers.domain.pools import Budget, Package, Policy, Pool, Schedule
+from workers.domain.runner import Level, Shape
+from workers.domain.schedule import Window, read_window
 from workers.settings import ControlSettings
 
 DEFAULT_POOL: Final = "default"
+NEVER: Final = Window(frozenset(), 0, 1)
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-_Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-_Pattern = Annotated[str, StringConstraints(pattern=r"^[^/\s]+(/[^/\s]+)?$")]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)")
 
 
-class _Package(_Strict):
-    image: _Name
-    digest: _Digest
-    vcpus: Annotated[int, Field(ge=1, le=CPU_MAX)]
-    memory_mib: Annotated[int, Field(ge=64, le=RAM_MAX_GIB * 1024)]
-    disk_mib: Annotated[int, Field(ge=1, lt=1 << 31)]
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a policy file, and where."""
+
+    line: int
+    sentence: str
+
+    def told(self, path: Path) -> str:
+        """Return it as compilers do."""
+        return f"{path}:{self.line}: {self.sentence}"
 
 
-class _Pool(_Strict):
-    name: _Name
-    defaults: str = ""
-    keys: list[str] = list(KEYS)
-    images: list[_Name] = []
-    cpu_max: Annotated[int, Field(ge=1, le=CPU_MAX)] | None = None
-    ram_max: Annotated[int, Field(ge=1, le=RAM_MAX_GIB)] | None = None
-    minutes_max: Annotated[int, Field(ge=1, le=MINUTES_MAX)] | None = None
-    repositories: Annotated[list[_Pattern], Field(min_length=1)] = ["*"]
-    forks: bool = False
+class Wrong(BadInput):
+    """A policy file that is not right; the text is the first of its problems."""
 
-
-class _File(_Strict):
-    packages: list[_Package] = []
-    pools: Annotated[list[_Pool], Field(min_length=1)]
+    def __init__(self, path: Path, problems: tuple[Problem, ...]) -> None:
+        super().__init__(problems[0].told(path))
+        self.problems = problems
 
 
 def open_policy(settings: ControlSettings) -> Policy:
-    """Return what the administrator allows. Raises `BadInput` naming the file, the field and the remedy."""
-    usual = Package(settings.package_image, PackageDigest(settings.package), _shape(settings))
-    room = Shape(settings.host_vcpus, settings.host_memory_mib, settings.host_disk_mib)
+    """Return what the administrator allows. Raises `BadInput` naming the file, the line, the field and the remedy."""
     if settings.pools_file is None:
-        return Policy((Pool(DEFAULT_POOL, Wish(network=settings.guest_network)),), (usual,))
-    policy = read_policy(settings.pools_file, usual, settings)
-    for wrong in _wrongs(policy, room):
-        raise BadInput(f"{settings.pools_file}: {wrong}")
+        return Policy((Pool(DEFAULT_POOL, Wish(network=settings.guest_network)),), (_usual(settings),))
+    return policy_of(settings.pools_file, read_file(settings.pools_file), settings)
+
+
+def read_file(path: Path) -> bytes:
+    """Return what stands in a policy file. Raises `BadInput`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; name a policy file in SPOT_RUNNER_POOLS_FILE, or none") from error
+
+
+def policy_of(path: Path, content: bytes, settings: ControlSettings) -> Policy:
+    """Return what a policy file says. Raises `Wrong` with all its problems; `path` is how they call it."""
+    told, lines = _fields(path, content)
+    packages = tuple(_package(one) for one in told.packages) or (_usual(settings),)
+    policy = Policy(tuple(_pool(one, settings) for one in told.pools), packages)
+    problems = [Problem(line_at(lines, place), text) for place, text in wrongs(told, policy, settings)]
+    if problems:
+        raise Wrong(path, tuple(sorted(problems, key=lambda one: one.line)))
     return policy
 
 
-def read_policy(path: Path, usual: Package, settings: ControlSettings) -> Policy:
-    """Read the file; a file without packages offers the usual one."""
-    told = _validated(path)
-    packages = tuple(_package(one) for one in told.packages) or (usual,)
-    return Policy(tuple(_pool(path, number, one, settings) for number, one in enumerate(told.pools)), packages)
-
-
-def _shape(settings: ControlSettings) -> Shape:
-    return Shape(settings.runner_vcpus, settings.runner_memory_mib, settings.runner_disk_mib)
-
-
-def _validated(path: Path) -> _File:
+def _fields(path: Path, content: bytes) -> tuple[fields.File, Mapping[Place, int]]:
+    """Read the fields, each of which is right by itself."""
     try:
-        told: dict[str, Any] = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}; name a policy file in SPOT_RUNNER_POOLS_FILE, or none") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not TOML: {error}; docs/labels.md shows a whole file") from error
+        text = content.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Wrong(path, (Problem(line, "not TOML: it is not in UTF-8; save it so"),)) from error
     try:
-        return _File.model_validate(told)
+        told: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Wrong(path, (_syntax(str(error), text),)) from error
+    except RecursionError as error:
+        raise Wrong(path, (Problem(1, "not TOML that anybody could read: it is nested too deeply"),)) from error
+    lines = lines_of(text)
+    try:
+        return fields.File.model_validate(told), lines
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise BadInput(f"{path}: {place}: {first['msg']}, not {first['input']!r:.60}; see docs/labels.md") from error
+        found = [Problem(line_at(lines, one["loc"]), _sentence(one)) for one in error.errors(include_url=False)]
+        raise Wrong(path, tuple(sorted(found, key=lambda one: one.line))) from error
 
 
-def _package(told: _Package) -> Package:
-    return Package(told.image, PackageDigest(told.digest), Shape(told.vcpus, told.memory_mib, told.disk_mib))
+def _syntax(message: str, text: str) -> Problem:
+    found = _LINE.search(message)
+    line = int(found[1]) if found else text.rstrip("\n").count("\n") + 1
+    return Problem(line, f"not TOML: {_LINE.sub('', message)}; docs/pools.md shows a whole file")
 
 
-def _pool(path: Path, number: int, told: _Pool, settings: ControlSettings) -> Pool:
-    found = read_options(told.defaults)
-    for problem in found.problems:
-        raise BadInput(f"{path}: pools.{number}.defaults: {problem.removeprefix('runs-on: ')}")
+def _sentence(error: Mapping[str, Any]) -> str:
+    place = ".".join(str(step) for step in error["loc"])
+    return f"{place}: {error['msg']}, not {error['input']!r:.60}; see docs/pools.md"
+
+
+# ---------------------------------------------------------------- what the fields mean
+
+
+def _usual(settings: ControlSettings) -> Package:
+    shape = Shape(settings.runner_vcpus, settings.runner_memory_mib, settings.runner_disk_mib)
+    digest, released = PackageDigest(settings.package), settings.package_runner_released
+    return Package(settings.package_image, digest, shape, runner_released=released)
+
+
+def _package(told: fields.Package) -> Package:
+    acceleration = Acceleration(told.acceleration) if told.acceleration is not None else None
+    likeness = Likeness(Architecture(told.architecture), acceleration)
+    shape = Shape(told.vcpus, told.memory_mib, told.disk_mib)
+    return Package(told.image, PackageDigest(told.digest), shape, likeness, told.runner_released)
+
+
+def _pool(told: fields.Pool, settings: ControlSettings) -> Pool:
+    network = GuestNetwork(told.network) if told.network else settings.guest_network
     return Pool(
         name=told.name,
-        defaults=found.wish.over(Wish(network=settings.guest_network, interrupt=Interrupt.MOVE)),
+        defaults=read_options(told.defaults).wish.over(Wish(network=network, interrupt=Interrupt.MOVE)),
         keys=frozenset(told.keys),
         images=tuple(told.images),
         cpu_max=told.cpu_max,
@@ -111,43 +143,24 @@ def _pool(path: Path, number: int, told: _Pool, settings: ControlSettings) -> Po
         minutes_max=told.minutes_max,
         repositories=tuple(told.repositories),
         forks=told.forks,
+        package=told.package,
+        min_ready=told.min_ready,
+        runners_max=told.runners_per_repository,
+        schedules=tuple(_schedules(told)),
+        sources=Sources(tuple(told.providers), tuple(told.zones), Market(told.market)),
+        budget=_budget(told),
+        level=Level(told.register_with),
+        runner_group=told.runner_group,
     )
 
 
-# ---------------------------------------------------------------- what each field allows, and all together do not
+def _schedules(told: fields.Pool) -> Iterator[Schedule]:
+    for one in told.schedules:
+        window = read_window(one.when, ZoneInfo(fields.zone_or_utc(one.time_zone or told.time_zone)))
+        yield Schedule(window or NEVER, one.min_ready, one.runners_per_repository)
 
 
-def _wrongs(policy: Policy, room: Shape) -> Iterator[str]:
-    """Yield what is wrong with a policy whose fields are each right."""
-    yield from _doubles("packages", [str(one) for one in policy.packages], "one package for each image and shape")
-    yield from _doubles("pools", [one.name for one in policy.pools], "one pool of each name")
-    for number, package in enumerate(policy.packages):
-        if not fits(package.shape, room):
-            yield (
-                f"packages.{number}: no host has room for {package}; hosts have {room.vcpus} CPUs, "
-                f"{room.memory_mib} MiB and a disk of {room.disk_mib} MiB (SPOT_RUNNER_HOST_…)"
-            )
-    for number, pool in enumerate(policy.pools):
-        for wrong in _pool_wrongs(pool, policy):
-            yield f"pools.{number} ({pool.name}): {wrong}"
-
-
-def _doubles(place: str, names: Sequence[str], remedy: str) -> Iterator[str]:
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        yield f"{place}: {twice[0]} stands there twice; keep {remedy}"
-
-
-def _pool_wrongs(pool: Pool, policy: Policy) -> Iterator[str]:
-    if unknown := sorted(pool.keys - set(KEYS)):
-        yield f"keys: {unknown[0]!r} is none; the keys are {', '.join(KEYS)}"
-    images = {package.image for package in policy.packages}
-    if unknown := [image for image in pool.images if image not in images]:
-        yield f"images: {unknown[0]} is in no package; the images are {', '.join(sorted(images))}"
-    if pool.defaults.pool is not None:
-        yield "defaults: pool is no default of a pool; remove it"
-    # Its own defaults are asked for by whoever asks for nothing, so they must be granted, whatever jobs may say.
-    open_to_all = replace(pool, keys=frozenset(KEYS), repositories=("*",))
-    decided = granted(pool.defaults.without(["pool"]), Origin(""), replace(policy, pools=(open_to_all,)))
-    if isinstance(decided, str):
-        yield f"defaults: {decided}"
+def _budget(told: fields.Pool) -> Budget | None:
+    if told.budget is None:
+        return None
+    return Budget(told.budget.per_day, told.budget.currency, ZoneInfo(fields.zone_or_utc(told.time_zone)))

@@ -3,7 +3,8 @@
     hint ───────────────▶ look_at          now, in the thread of the task
     beat, every 15 s ───▶ sweep(queue) ┐
     no beat for 30 s ───▶ sweep(queue) ├─▶ a pool of threads; a row that is being looked at is left alone
-    every second ───────▶ watch        ┘   hosts with a notice and migrations that have not ended; needs no broker
+    every second ───────▶ watch        ┤   hosts with a notice and migrations that have not ended; needs no broker
+    "later, at …" ──────▶ agenda ──────┘   a row whose look was told when it is worth to be tried again
 
 Whoever looks at a row leases it first, so that doubled looks are harmless.
 """
@@ -20,6 +21,7 @@ from typing import Final
 import structlog
 
 from workers.app import EVACUATION, SWEEP_INTERVAL_S
+from workers.bootstrap.agenda import Agenda
 from workers.domain.errors import GiveUp, TryLater
 
 log: Final = structlog.get_logger(__name__)
@@ -49,6 +51,7 @@ class Rounds:
         self._pool = ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look")
         self._lock = threading.Lock()
         self._looked_at: dict[Row, Future[None]] = {}
+        self._agenda = Agenda[Row](self._submit)
 
     def look_at(self, kind: str, ids: Iterable[str]) -> None:
         """Look at these rows now; raises nothing, since a sweep looks at them again."""
@@ -70,6 +73,7 @@ class Rounds:
 
     def close(self) -> None:
         """Begin no look any more."""
+        self._agenda.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, row: Row) -> Future[None]:
@@ -87,6 +91,8 @@ class Rounds:
             self._advance(kind, one)
         except TryLater as error:
             log.info("later", kind=kind, id=one, why=str(error))
+            if error.at is not None:
+                self._agenda.put(row, error.at.timestamp())
         except GiveUp as error:
             log.warning("refused", kind=kind, id=one, why=str(error))
         except Exception:  # a bug in the look at one row must not keep the others from being looked at

@@ -18,21 +18,27 @@ from typing import TYPE_CHECKING, Final
 
 from webhook.app import create_host_app, create_public_app
 from webhook.seats import Seats
+from webhook.setup import setup_routes
 from webhook.words import Words
 from workers.app import BackgroundHints, sending_to
+from workers.bootstrap.github_app import webhook_secrets
 from workers.bootstrap.leaf import RENEWAL_INTERVAL, renewal
+from workers.bootstrap.offload import Offloaded
 from workers.bootstrap.pointing import Pointer
+from workers.bootstrap.setup import open_desk
 from workers.bootstrap.stores import open_objects
 from workers.bootstrap.supervisor import Child, Chore, supervise
+from workers.bootstrap.surroundings import host_nats, surroundings_of
 from workers.clock import SystemClock
-from workers.domain.errors import SpotError, Unfit
-from workers.domain.names import HostId, PackageDigest
+from workers.domain.errors import Unfit
+from workers.domain.installation import guests
+from workers.domain.names import PackageDigest
 from workers.domain.overlay import Overlay
 from workers.identity import Authority
 from workers.objects import DirectoryObjects
 from workers.relay.client import RelayClient
 from workers.settings import ControlSettings
-from workers.store.repository import SqlStore, open_store
+from workers.store.repository import open_store
 from workers.telemetry import start_logging
 
 if TYPE_CHECKING:
@@ -42,10 +48,9 @@ if TYPE_CHECKING:
 HOST_KEEP_ALIVE_S: Final = 75
 # Each holds one word of a host for some milliseconds; a fleet's notices come all at once.
 HOST_THREADS: Final = 32
-# The one that GitHub has, and the one that it is to get.
-SECRETS_MAX: Final = 2
 PUBLIC_PROCESSES: Final = 2
-PUBLIC_THREADS: Final = 8
+# Each is a delivery that waits for its commit.
+PUBLIC_CONNECTIONS: Final = 1000
 GRACEFUL_LIMIT_S: Final = 5
 # A predecessor that was killed leaves gunicorn's processes for a moment: they look for their parent once a second.
 PREDECESSOR_LIMIT_S: Final = 5.0
@@ -58,6 +63,7 @@ def run_serve(settings: ControlSettings) -> int:
     """Serve until SIGTERM. Raises `Unfit`, before anything is started, if machine or settings do not allow it."""
     start_logging("serve")
     webhook_secrets(settings)
+    open_desk(settings)
     for name, listen in (("public_listen", settings.public_listen), ("host_listen", settings.host_listen)):
         check_free(name, listen)
     renew = renewal(settings, "serve")
@@ -71,7 +77,10 @@ def public_app() -> WSGIApplication:
     start_logging("public")
     store = open_store(settings.database, SystemClock())
     hints = BackgroundHints(sending_to(settings.redis_url))
-    return create_public_app(store, hints, SystemClock(), webhook_secrets(settings), lambda: _is_well(store))
+    served = guests(settings.installations_allowed, settings.installations_denied)
+    app = create_public_app(Offloaded(store), hints, SystemClock(), webhook_secrets(settings), served)
+    app.register_blueprint(setup_routes(open_desk(settings)))
+    return app
 
 
 def host_app() -> WSGIApplication:
@@ -88,7 +97,9 @@ def host_app() -> WSGIApplication:
     seats = Seats(store, clock) if settings.overlay is Overlay.WIREGUARD else None
     relay = RelayClient(settings.relay_url, settings.home / "serve") if settings.relay_url else None
     follower = Pointer(store, relay) if relay else None
-    return create_host_app(Words(store, authority, hints, clock, packages, objects, seats, follower), served)
+    surroundings, nats = surroundings_of(settings), host_nats(settings)
+    words = Words(store, authority, hints, clock, packages, objects, seats, follower, surroundings, nats)
+    return create_host_app(words, served)
 
 
 def check_free(name: str, listen: str, limit_s: float = PREDECESSOR_LIMIT_S) -> None:
@@ -111,7 +122,8 @@ def check_free(name: str, listen: str, limit_s: float = PREDECESSOR_LIMIT_S) -> 
 def public_command(settings: ControlSettings) -> tuple[str, ...]:
     """Return the command line of the public gunicorn."""
     return (
-        *_gunicorn(settings.public_listen, PUBLIC_PROCESSES, PUBLIC_THREADS),
+        *_gunicorn(settings.public_listen, "gevent", PUBLIC_PROCESSES),
+        *("--worker-connections", str(PUBLIC_CONNECTIONS)),
         "workers.bootstrap.serve:public_app()",
     )
 
@@ -120,7 +132,8 @@ def host_command(settings: ControlSettings) -> tuple[str, ...]:
     """Return the command line of the host gunicorn: one process, so that what it remembers is remembered once."""
     leaf = settings.home / "serve"
     return (
-        *_gunicorn(settings.host_listen, 1, HOST_THREADS),
+        *_gunicorn(settings.host_listen, "gthread", 1),
+        *("--threads", str(HOST_THREADS)),
         *("--certfile", str(leaf / "certificate.pem"), "--keyfile", str(leaf / "key.pem")),
         *("--ca-certs", str(leaf / "hosts-ca.pem"), "--cert-reqs", "1"),  # optional: a machine that registers has none
         *("--keep-alive", str(HOST_KEEP_ALIVE_S)),
@@ -128,10 +141,10 @@ def host_command(settings: ControlSettings) -> tuple[str, ...]:
     )
 
 
-def _gunicorn(listen: str, processes: int, threads: int) -> tuple[str, ...]:
+def _gunicorn(listen: str, worker_class: str, processes: int) -> tuple[str, ...]:
     return (
-        *(sys.executable, "-m", "gunicorn", "--bind", listen, "--worker-class", "gthread"),
-        *("--workers", str(processes), "--threads", str(threads)),
+        *(sys.executable, "-m", "gunicorn", "--bind", listen, "--worker-class", worker_class),
+        *("--workers", str(processes)),
         *("--graceful-timeout", str(GRACEFUL_LIMIT_S), "--no-control-socket", "--log-level", "warning"),
         *("--worker-tmp-dir", _memory_backed()),
     )
@@ -140,24 +153,3 @@ def _gunicorn(listen: str, processes: int, threads: int) -> tuple[str, ...]:
 def _memory_backed() -> str:
     """Return where a process's sign of life costs no disk access; a busy disk would look like a dead process."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else "/tmp"  # noqa: S108 - gunicorn makes an unnamed file there
-
-
-def webhook_secrets(settings: ControlSettings) -> tuple[bytes, ...]:
-    """Return the secrets that deliveries may be signed with. Raises `Unfit` for none and for more than two."""
-    try:
-        secrets = tuple(secret.get_secret_value().encode() for secret in settings.webhook_secrets)
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unfit(f"webhook_secret_file cannot be read: {error}") from error
-    if not secrets:
-        raise Unfit("webhook_secret_file is not set or empty; put the webhook's secret there, or anybody could sign")
-    if len(secrets) > SECRETS_MAX:
-        raise Unfit(f"webhook_secret_file has {len(secrets)} lines; keep the secret, and the next one while it changes")
-    return secrets
-
-
-def _is_well(store: SqlStore) -> bool:
-    try:
-        store.hosts.get(HostId("healthz"))
-    except SpotError:
-        return False
-    return True

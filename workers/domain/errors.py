@@ -12,12 +12,17 @@ SpotError
 |   +-- BadInput      what we were given is wrong, and the text names the field and the remedy
 |   |   +-- BadPackage    a package that this host must not run
 |   +-- Refused       the other side rejected the request itself
+|   |   +-- NotThere       GitHub knows of no such thing, or does not show it to our App
+|   |   +-- Barred         it takes nothing from us at all: credentials, a permission, or the account itself
+|   |   +-- Unregistrable  GitHub registers no runner of this kind, however often it is asked
 |   +-- Unfit         this machine lacks something that the command needs
 +-- Bug               our own code broke a promise
     +-- IllegalMove   a state change that the lifecycle does not allow
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class SpotError(Exception):
@@ -26,6 +31,11 @@ class SpotError(Exception):
 
 class TryLater(SpotError):
     """The same call may succeed later; nothing has changed."""
+
+    def __init__(self, text: str = "", at: datetime | None = None) -> None:
+        """`at` is the moment from which it is worth to be tried again, if that is known."""
+        super().__init__(text)
+        self.at = at
 
 
 class Unreachable(TryLater):
@@ -66,6 +76,18 @@ class BadPackage(BadInput):
 
 class Refused(GiveUp):
     """The other side rejected the request itself."""
+
+
+class NotThere(Refused):
+    """GitHub knows of no such thing, or does not show it to our App; or says so for a moment only."""
+
+
+class Barred(Refused):
+    """A cloud takes nothing from us: our credentials, a permission or the account itself is not right."""
+
+
+class Unregistrable(Refused):
+    """GitHub registers no runner of this kind, however often it is asked."""
 
 
 class Unfit(GiveUp):

@@ -17,8 +17,10 @@ from typing import Final
 
 from workers.domain.host_class import HostClass
 from workers.domain.lifecycle import Lifecycle
+from workers.domain.market import Sources
 from workers.domain.names import HostId
 from workers.domain.runner import Shape
+from workers.domain.whereabouts import Machine
 
 
 class HostState(StrEnum):
@@ -48,6 +50,10 @@ HOST: Final = Lifecycle(
 )
 
 
+# The exit status of a daemon that has ended because its machine is to end: nobody is to start it again.
+POWERED_OFF: Final = 75
+
+
 @dataclass(frozen=True)
 class Host:
     """One machine."""
@@ -65,6 +71,16 @@ class Host:
     heartbeat_at: datetime | None = None
     deadline_at: datetime | None = None
     """When the cloud takes it back, once there was a notice."""
+    machine: Machine | None = None
+    """What the cloud has told of it; None: nothing."""
+    pool: str | None = None
+    """The pool that it was bought for; others use it, too."""
+    price: float | None = None
+    """What an hour of it costs, in the currency of the settings; None: not known."""
+    ended_at: datetime | None = None
+    """When the cloud said that it is no more."""
+    sources: Sources | None = None
+    """Where that pool wants its hosts from; None: it does not mind."""
 
 
 def room(host: Host, shapes: Iterable[Shape]) -> Shape:

@@ -1,8 +1,10 @@
 """A job: GitHub's, and GitHub is the authority on it.
 
     QUEUED ──▶ PLACED ──▶ RUNNING ──▶ COMPLETED
-      ▲          │           │
-      └──────────┘           └──────▶ LOST ──▶ COMPLETED   (GitHub fails it when its lock expires)
+     ▲ ▲ │       │ │         │
+     │ └─┼───────┘ │         └──────▶ LOST ──▶ COMPLETED   (GitHub fails it when its lock expires)
+     ▼   ▼         ▼
+    WAITING ◀──────┘         (the rules of its environment hold it back; it gets no runner, and RUNNING is heard of it)
     anything before COMPLETED ──▶ CANCELLED
 
 A lost job stays LOST, although GitHub has failed it, until its rerun has been
@@ -19,13 +21,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum, auto
 from typing import Final, assert_never
 
-from workers.domain.labels import Interrupt
+from workers.domain.labels import Again, Interrupt
 from workers.domain.lifecycle import Lifecycle
 from workers.domain.names import JobId, RunnerId
 from workers.domain.pools import Terms
 
+# A job that was lost so often is lost by something that a rerun does not mend.
+RERUNS_MAX: Final = 2
+# GitHub names the branches of its merge queues so.
+MERGE_QUEUE: Final = "gh-readonly-queue/"
+
 
 class JobState(StrEnum):
+    WAITING = auto()
     QUEUED = auto()
     PLACED = auto()
     RUNNING = auto()
@@ -38,8 +46,9 @@ _J = JobState
 JOB: Final = Lifecycle(
     first=_J.QUEUED,
     moves={
-        _J.QUEUED: frozenset({_J.PLACED, _J.RUNNING, _J.COMPLETED, _J.CANCELLED}),
-        _J.PLACED: frozenset({_J.QUEUED, _J.RUNNING, _J.COMPLETED, _J.CANCELLED}),
+        _J.WAITING: frozenset({_J.QUEUED, _J.RUNNING, _J.COMPLETED, _J.CANCELLED}),
+        _J.QUEUED: frozenset({_J.WAITING, _J.PLACED, _J.RUNNING, _J.COMPLETED, _J.CANCELLED}),
+        _J.PLACED: frozenset({_J.WAITING, _J.QUEUED, _J.RUNNING, _J.COMPLETED, _J.CANCELLED}),
         _J.RUNNING: frozenset({_J.LOST, _J.COMPLETED, _J.CANCELLED}),
         _J.LOST: frozenset({_J.COMPLETED, _J.CANCELLED}),
         _J.COMPLETED: frozenset(),
@@ -54,6 +63,8 @@ class Rerun(StrEnum):
     NONE = auto()
     WANTED = auto()
     ASKED = auto()
+    REFUSED = auto()
+    """It is not run again; beside its commit it says why."""
 
 
 class JobEnd(StrEnum):
@@ -91,6 +102,17 @@ class Job:
     """What it gets for its labels; None: not judged yet, or nobody serves them."""
     started_at: datetime | None = None
     """When we heard that it runs."""
+    asked_at: datetime | None = None
+    """When GitHub was last asked whether it waits, because what it had told us did not say."""
+    head_sha: str | None = None
+    """The commit that it runs; None: heard of by a program that did not ask."""
+    head_branch: str | None = None
+    has_deployment: bool | None = None
+    """It deploys to an environment, so that running it again may do something twice; None: nobody has said."""
+    lost_at: datetime | None = None
+    """When we noticed that its machine is no more."""
+    deferred: str | None = None
+    """Why it gets no runner now although its labels are served, in words for the user."""
 
     @property
     def must_end_at(self) -> datetime | None:
@@ -102,7 +124,51 @@ class Job:
     @property
     def may_rerun(self) -> bool:
         """Its labels, or its pool, say that it may be stopped and run again instead of being moved."""
-        return self.terms is not None and self.terms.interrupt is Interrupt.RERUN
+        asks = self.terms is not None and self.terms.interrupt is Interrupt.RERUN
+        return asks and self.is_rerun_allowed and self.run_attempt <= RERUNS_MAX
+
+    @property
+    def is_rerun_allowed(self) -> bool:
+        """It may be run again if it is lost, as far as its labels, its pool and its deployment have a say."""
+        rule = self.terms.rerun if self.terms is not None else Again.AUTO
+        return rule is Again.ALWAYS or (rule is Again.AUTO and self.has_deployment is False)
+
+    @property
+    def is_of_merge_queue(self) -> bool:
+        """A merge queue waits for it."""
+        return self.head_branch is not None and self.head_branch.startswith(MERGE_QUEUE)
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """One job in the latest attempt of its run, as GitHub's API has it."""
+
+    id: JobId
+    name: str
+    status: str
+    conclusion: str | None
+    completed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class JobSeen:
+    """What GitHub's API says about a job."""
+
+    status: str
+    conclusion: str | None
+    runner_id: int | None
+    runner_name: str | None
+    run_attempt: int
+
+
+@dataclass(frozen=True)
+class RunSeen:
+    """What GitHub's API says about the run of a job."""
+
+    is_public: bool
+    """Anybody can see its repository."""
+    is_fork: bool
+    """The code that it runs is not of its repository."""
 
 
 def end_of(job: Job, conclusion: str) -> JobEnd:

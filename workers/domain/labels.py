@@ -14,11 +14,14 @@ from difflib import get_close_matches
 from enum import StrEnum, auto
 from typing import Final
 
+from workers.domain.architecture import Architecture
 from workers.domain.overlay import GuestNetwork
 
 SERVED: Final = "spot-runner"
 # GitHub gives these to every self-hosted Linux runner by itself.
 IMPLIED: Final = frozenset({"self-hosted", "linux", "x64"})
+# It gives this one to those on such processors, so whoever writes it asks for them.
+IMPLIED_ARM64: Final = "arm64"
 # The largest machines that clouds rent; more is a slip of the finger.
 CPU_MAX: Final = 1024
 RAM_MAX_GIB: Final = 24576
@@ -31,6 +34,7 @@ SHOWN_MAX: Final = 60
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _RANGE: Final = re.compile(r"([0-9]{1,6})(?:\+([0-9]{1,6}))?")
 _DIGITS: Final = re.compile(r"[0-9]{1,6}")
+_RUN: Final = re.compile(r"[0-9]{1,20}(?:-[0-9]{1,20}){0,3}")
 
 
 class Interrupt(StrEnum):
@@ -40,6 +44,15 @@ class Interrupt(StrEnum):
     """It is moved, if there is any way."""
     RERUN = auto()
     """It may be stopped and run again, where that costs less than moving it."""
+
+
+class Again(StrEnum):
+    """Whether a job that was lost for all that is run again."""
+
+    AUTO = auto()
+    """If it holds no deployment: that may have done something already which must not be done twice."""
+    ALWAYS = auto()
+    NEVER = auto()
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Range:
         return str(self.low) if self.low == self.high else f"{self.low}+{self.high}"
 
 
-Value = Range | GuestNetwork | Interrupt | str | int
+Value = Range | GuestNetwork | Interrupt | Again | Architecture | str | int
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,10 @@ class Wish:
     network: GuestNetwork | None = None
     interrupt: Interrupt | None = None
     max_minutes: int | None = None
+    run: str | None = None
+    """Asks for nothing: it makes the label unique, so that GitHub gives the runner to no other run's job."""
+    rerun: Again | None = None
+    arch: Architecture | None = None
 
     @property
     def options(self) -> dict[str, str]:
@@ -150,12 +167,24 @@ def _name(text: str) -> str | None:
     return text if _NAME.fullmatch(text) else None
 
 
+def _run(text: str) -> str | None:
+    return text if _RUN.fullmatch(text) else None
+
+
 def _network(text: str) -> GuestNetwork | None:
     return next((each for each in GuestNetwork if each == text), None)
 
 
 def _interrupt(text: str) -> Interrupt | None:
     return next((each for each in Interrupt if each == text), None)
+
+
+def _again(text: str) -> Again | None:
+    return next((each for each in Again if each == text), None)
+
+
+def _architecture(text: str) -> Architecture | None:
+    return next((each for each in Architecture if each == text), None)
 
 
 _READERS: Final = {
@@ -166,8 +195,20 @@ _READERS: Final = {
     "network": _network,
     "interrupt": _interrupt,
     "max-minutes": _minutes,
+    "run": _run,
+    "rerun": _again,
+    "arch": _architecture,
+}
+# Keys whose values are words of ours.
+_WORDS: Final[Mapping[str, type[StrEnum]]] = {
+    "network": GuestNetwork,
+    "interrupt": Interrupt,
+    "rerun": Again,
+    "arch": Architecture,
 }
 KEYS: Final = tuple(_READERS)
+# Which pool and which run: every pool lets jobs say so.
+ALWAYS: Final = frozenset({"pool", "run"})
 _FORMS: Final[Mapping[str, str]] = {
     "cpu": f"cpu=N or cpu=N+M with whole numbers of CPUs from 1 to {CPU_MAX}, the smaller one first",
     "ram": f"ram=N or ram=N+M with whole GiB from 1 to {RAM_MAX_GIB}, the smaller one first",
@@ -176,6 +217,9 @@ _FORMS: Final[Mapping[str, str]] = {
     "network": f"network={' or network='.join(GuestNetwork)}",
     "interrupt": f"interrupt={' or interrupt='.join(Interrupt)}",
     "max-minutes": f"max-minutes=N with whole minutes from 1 to {MINUTES_MAX}",
+    "run": "run=${{ github.run_id }}, or up to four such numbers with hyphens between them",
+    "rerun": f"rerun={' or rerun='.join(Again)}",
+    "arch": f"arch={' or arch='.join(Architecture)}",
 }
 
 
@@ -203,6 +247,8 @@ def _options(label: str) -> Iterator[str]:
     """Yield the options in one label."""
     if _names_us(label):
         yield from label.split("/")[1:]
+    elif label == IMPLIED_ARM64:
+        yield f"arch={label}"
     elif label not in IMPLIED:
         yield label
 
@@ -236,9 +282,8 @@ def _key_meant(given: str) -> str | None:
 
 def _meant(key: str, text: str) -> Value | None:
     """Return what a value that is none was probably meant to be."""
-    if key in {"network", "interrupt"}:
-        kinds: type[StrEnum] = GuestNetwork if key == "network" else Interrupt
-        return next((_READERS[key](close) for close in get_close_matches(text, list(kinds), 1)), None)
+    if key in _WORDS:
+        return next((_READERS[key](close) for close in get_close_matches(text, list(_WORDS[key]), 1)), None)
     most = {"cpu": CPU_MAX, "ram": RAM_MAX_GIB, "max-minutes": MINUTES_MAX}.get(key)
     if most is None:
         return None

@@ -14,8 +14,9 @@ from workers.domain.hold import HoldWish
 from workers.domain.host_class import HostClass
 from workers.domain.migration import MigrationPhase, Ports
 from workers.domain.names import GuestAddress, HostId, MigrationId, PackageDigest, RunnerId
-from workers.domain.overlay import GuestNetwork, Peer
+from workers.domain.overlay import GUEST_MTU, GuestNetwork, Overlay, Peer
 from workers.domain.runner import Shape
+from workers.domain.whereabouts import Whereabouts
 
 # ---------------------------------------------------------------- to a host
 
@@ -33,6 +34,8 @@ class BootOrder:
     network: GuestNetwork = GuestNetwork.RELAY
     hold_limit_s: int = 0
     """How long its job may ask not to be moved, in all."""
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)
+    """Where it will run, for the job's own information; nothing is decided by it."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class MoveOrder:
     """What it may take of the source's line while other moves share it; None: whatever it gets."""
     park: ParkOrder | None = None
     """The peer is the store, and this is how the guest lies there."""
+    stood_s: float | None = None
+    """How long a guest that comes from the store has stood still already; None: it does not, or that is not known."""
 
 
 # ---------------------------------------------------------------- from a host
@@ -138,6 +143,10 @@ class Heartbeat:
     runners: tuple[RunnerReport, ...]
     peers: str | None = None
     """Stamp of the tunnels that it has; None: it is on no overlay."""
+    trouble: str | None = None
+    """What went wrong on the way to being ready, if anything did; waiting is none."""
+    stages_s: Mapping[str, float] = field(default_factory=dict)
+    """How long each stage took on the way to being ready."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,8 @@ class RowView:
     may_pause: bool
     """Both sides have reached the row within the last second."""
     seconds_left: float
+    stood_ms: float | None = None
+    """How long the guest had stood still at the source, by its clock, when all of it had been sent."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +200,7 @@ class Word:
 
 @dataclass(frozen=True)
 class ObjectsAsked:
-    """Which objects of its park a host wants to reach."""
+    """Which objects of its park, or of a package, a host wants to reach."""
 
     names: tuple[str, ...]
 
@@ -217,9 +228,11 @@ class RegistrationRequest:
     """PEM; only its key is used, the control plane writes the names."""
     address: str
     wireguard_key: str | None = None
-    """Its public key, base64, if the deployment has an overlay; the private one never leaves the machine."""
+    """Its public key, base64, used if the deployment has an overlay; the private one never leaves the machine."""
     endpoint: str | None = None
     """`address:port` at which others can dial it; None: it is behind a NAT and dials them."""
+    up_s: tuple[float, ...] = ()
+    """How long it has run: its kernel, and its daemon, since the kernel may be that of a larger machine."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +241,16 @@ class OverlayPlace:
 
     address: str
     peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a host has to know of its deployment, for as long as it lives."""
+
+    relay_address: str | None = None
+    """Where its guests' frames go; None: they leave through the host itself."""
+    guest_mtu: int = GUEST_MTU
+    overlay: Overlay = Overlay.PLAIN
 
 
 @dataclass(frozen=True)
@@ -242,6 +265,8 @@ class RegistrationAnswer:
     """PEM: whoever shows a certificate of this issuer is a host of this deployment."""
     place: OverlayPlace | None = None
     """With the first certificate, if the deployment has an overlay."""
+    surroundings: Surroundings | None = None
+    """With the first certificate."""
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,12 @@ def seen(row: Migration, role: Role, now: datetime) -> Migration:
     return replace(row, source_seen_at=now) if role is Role.SOURCE else replace(row, target_seen_at=now)
 
 
+def stood_ms(row: Migration) -> float | None:
+    """Return how long the guest had stood still when all of it had been sent, by the source's clock; None: not yet."""
+    stopped_at, completed_at = row.figures.get("stopped_at"), row.figures.get("completed_at")
+    return None if stopped_at is None or completed_at is None else max(0.0, (completed_at - stopped_at) * 1000)
+
+
 def may_pause(row: Migration, now: datetime) -> bool:
     """Say whether the source may let its guest be paused: both sides have reached the row within the last second.
 

@@ -66,10 +66,22 @@ class RunnerEnd(StrEnum):
     """Its job has had all the time that it may have."""
     JOB_REFUSED = auto()
     """GitHub gave it a job that no pool takes."""
+    VANISHED = auto()
+    """Its host is well and does not have its microVM any more."""
 
 
+class Level(StrEnum):
+    """Whose runner it is at GitHub."""
+
+    REPOSITORY = auto()
+    ORGANIZATION = auto()
+    """GitHub may give it a job of any repository that its runner group admits."""
+
+
+# GitHub's default runner group, which every repository and organization has.
+DEFAULT_GROUP: Final = 1
 # The job runs when these begin, and is to end with its guest.
-ENDS_ITS_JOB: Final = frozenset({RunnerEnd.REQUEUED, RunnerEnd.JOB_TOO_LONG, RunnerEnd.JOB_REFUSED})
+ENDS_ITS_JOB: Final = frozenset({RunnerEnd.REQUEUED, RunnerEnd.JOB_TOO_LONG, RunnerEnd.JOB_REFUSED, RunnerEnd.VANISHED})
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,7 @@ class Runner:
     """The demand that it was made for, then the job that it took."""
     installation_id: int
     repository: str
+    """Of that job."""
     labels: tuple[str, ...]
     package: PackageDigest
     shape: Shape
@@ -111,6 +124,16 @@ class Runner:
     """How long its job may ask not to be moved, in all."""
     network: GuestNetwork = GuestNetwork.RELAY
     """How its guest leaves into the internet, wherever it is moved."""
+    pool: str = ""
+    """Whose demand it was made for; empty: by an older program, which did not write it down."""
+    level: Level = Level.REPOSITORY
+    group_id: int = DEFAULT_GROUP
+    """GitHub's number of the runner group that it is registered in."""
+
+    @property
+    def place(self) -> str:
+        """Where it is registered: `owner/name`, or `owner` for the whole organization."""
+        return place_of(self.repository, self.level)
 
     @property
     def is_parked(self) -> bool:
@@ -126,3 +149,21 @@ class Runner:
     def is_movable(self) -> bool:
         """Only a runner that has, or may have, a job is worth a migration; the others are stopped and placed again."""
         return self.state in {RunnerState.IDLE, RunnerState.BUSY, RunnerState.RETIRING}
+
+
+def place_of(repository: str, level: Level) -> str:
+    """Return where runners for this repository are registered: `owner/name`, or `owner` for the organization."""
+    return repository if level is Level.REPOSITORY else repository.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many runners one repository may have in a pool; counted where a runner is written down."""
+
+    pool: str
+    repository: str
+    runners_max: int
+
+    def counts(self, pool: str, repository: str) -> bool:
+        """Say whether a runner is one of those; repositories are compared without case."""
+        return (pool, repository.lower()) == (self.pool, self.repository.lower())

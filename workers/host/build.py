@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +20,18 @@ from workers.host.acceleration import Choice, choose_acceleration, cpu_model
 from workers.host.machine import Machine, memory_short_kib
 from workers.host.manifest import FORMAT, MIB, Entry, Kernel, Manifest, RunnerProgram
 from workers.host.measuring import measure_host_class
+from workers.host.oci import PROGRAMS as IMAGE_PROGRAMS
 from workers.host.packages import PackageShelf, locked
 from workers.host.recipe import Recipe
-from workers.host.rootfs import Disk, digest, forget_old, made_disk
+from workers.host.rootfs import Disk, Given, digest, forget_old, made_disk
 from workers.host.template import Template
 
 # Raised when this module makes something else out of the same inputs.
 EDITION: Final = 2
-PROGRAMS: Final = ("mmdebstrap", "mke2fs", "tar", "chroot", "systemctl", "dpkg-query", "qemu-img", "qemu-system-x86_64")
+PROGRAMS: Final = (
+    *("mmdebstrap", "mke2fs", "debugfs", "dumpe2fs", "tar", "chroot", "systemctl", "dpkg-query"),
+    *("qemu-img", "qemu-system-x86_64"),
+)
 
 Progress = Callable[[str], None]
 
@@ -54,19 +58,34 @@ class Record:
 _RECORD: Final = TypeAdapter(Record)
 
 
-def build_package(recipe: Recipe, shelf: PackageShelf, cache: Path, override: str | None, progress: Progress) -> Built:
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how packages are made."""
+
+    shelf: PackageShelf
+    cache: Path
+    """What is made on the way, to be used again."""
+    override: str | None = None
+    """The acceleration that is asked for; None: the best."""
+    progress: Progress = lambda _: None
+    is_naming: bool = True
+    """The recipe's name means the new package from now on."""
+
+
+def build_package(recipe: Recipe, workshop: Workshop, given: Given | None = None) -> Built:
     """Make the package of a recipe, or find it made of the same inputs. Needs root; raises `Unfit` and `BadInput`."""
-    choice = choose_acceleration(override, has_pvm_kernel=recipe.rootfs.has_pvm_kernel)
-    _check_fit(recipe, cache)
-    cache.mkdir(parents=True, exist_ok=True)
-    progress("waiting for another build on this machine")
-    with locked(cache / ".lock"):
-        return _built(recipe, shelf, cache, choice, progress)
+    choice = choose_acceleration(workshop.override, has_pvm_kernel=recipe.rootfs.has_pvm_kernel)
+    _check_fit(recipe, workshop.cache, () if given is None or given.image is None else IMAGE_PROGRAMS)
+    _ = recipe.release  # refuses an archive that nobody has pinned
+    workshop.cache.mkdir(parents=True, exist_ok=True)
+    workshop.progress("waiting for another build on this machine")
+    with locked(workshop.cache / ".lock"):
+        return _built(recipe, workshop, given or Given(), choice)
 
 
-def _check_fit(recipe: Recipe, cache: Path) -> None:
+def _check_fit(recipe: Recipe, cache: Path, more: Sequence[str]) -> None:
     """Refuse before anything is started. The disk counts in full, although most of it stays a hole."""
-    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+    if missing := [program for program in (*PROGRAMS, *more) if shutil.which(program) is None]:
         raise Unfit(f"{missing[0]} is not installed; `./dev` installs what a build needs")
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
     left, needed = shutil.disk_usage(there).free // MIB, recipe.machine.disk_mib + 2 * recipe.machine.memory_mib
@@ -74,16 +93,17 @@ def _check_fit(recipe: Recipe, cache: Path) -> None:
         raise Unfit(f"{there} has {left} MiB left and a build needs {needed}; free some or set SPOT_RUNNER_BUILD_CACHE")
 
 
-def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, progress: Progress) -> Built:
+def _built(recipe: Recipe, workshop: Workshop, given: Given, choice: Choice) -> Built:
+    cache, shelf, progress = workshop.cache, workshop.shelf, workshop.progress
     host_class = measure_host_class(choice.acceleration)
     if difference := package_mismatch(host_class, host_class):
         raise Unfit(f"this machine cannot show a guest what every package is made for: {difference}")
     progress("making the root file system and its disk")
-    disk = made_disk(recipe, cache)
+    disk = made_disk(recipe, cache, given)
     machine = _machine(recipe, host_class)
     record = cache / f"package-{digest(EDITION, FORMAT, disk.key, recipe.name, machine, host_class.guest)}"
     if known := _recorded(record, shelf, host_class):
-        shelf.name(recipe.name, known)
+        _name(recipe, workshop, known)
         return Built(known, shelf.path(known), choice, None)
     with tempfile.TemporaryDirectory(prefix=".template.", dir=cache) as work:
         template = Template(machine, disk, recipe.machine.command_line, Path(work))
@@ -91,10 +111,15 @@ def _built(recipe: Recipe, shelf: PackageShelf, cache: Path, choice: Choice, pro
         cold_boot_s = asyncio.run(template.boot())
         progress(f"packing and verifying (the guest had booted after {cold_boot_s:.1f} s)")
         made = shelf.add(template.devices, lambda entries: _manifest(recipe, disk, host_class, entries))
-    shelf.name(recipe.name, made)
+    _name(recipe, workshop, made)
     record.write_bytes(_RECORD.dump_json(Record(made, host_class)))
     forget_old(cache)
     return Built(made, shelf.path(made), choice, cold_boot_s)
+
+
+def _name(recipe: Recipe, workshop: Workshop, package: PackageDigest) -> None:
+    if workshop.is_naming:
+        workshop.shelf.name(recipe.name, package)
 
 
 def _recorded(record: Path, shelf: PackageShelf, host_class: HostClass) -> PackageDigest | None:
@@ -123,7 +148,7 @@ def _machine(recipe: Recipe, host_class: HostClass) -> Machine:
 
 
 def _manifest(recipe: Recipe, disk: Disk, host_class: HostClass, entries: Mapping[str, Entry]) -> Manifest:
-    runner = recipe.runner
+    release = recipe.release
     return Manifest(
         format=FORMAT,
         name=recipe.name,
@@ -132,7 +157,8 @@ def _manifest(recipe: Recipe, disk: Disk, host_class: HostClass, entries: Mappin
         machine=_machine(recipe, host_class),
         disk_mib=recipe.machine.disk_mib,
         kernel=Kernel(disk.kernel_version, recipe.machine.command_line, recipe.rootfs.has_pvm_kernel),
-        runner=RunnerProgram(runner.name, runner.version, runner.released),
-        contents=disk.contents,
+        runner=RunnerProgram(recipe.runner.name, release.version, release.released),
+        bill=disk.bill,
+        rootfs_sha256=disk.sha256,
         entries=entries,
     )

@@ -12,10 +12,12 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
 import httpx
+from cryptography import x509
 from pydantic import TypeAdapter, ValidationError
 
 from workers.domain.errors import Refused, SpotError, Throttled, TryLater, Unfit, Unreachable
@@ -32,7 +34,8 @@ from workers.domain.messages import (
     Word,
 )
 from workers.domain.migration import Said
-from workers.domain.names import MigrationId
+from workers.domain.names import MigrationId, PackageDigest
+from workers.domain.published import hex_of
 
 T = TypeVar("T")
 
@@ -108,6 +111,12 @@ class ControlClient:
         answer = await self._call("POST", f"/v1/migrations/{migration_id}/objects", body)
         return _understood(_URLS, answer).urls
 
+    async def package_urls(self, digest: PackageDigest, names: tuple[str, ...]) -> Mapping[str, str]:
+        """Ask where these objects of a published package are read."""
+        body = _ASKED.dump_json(ObjectsAsked(names))
+        answer = await self._call("POST", f"/v1/packages/{hex_of(digest)}/objects", body)
+        return _understood(_URLS, answer).urls
+
     async def close(self) -> None:
         """Close every connection."""
         if self._client is not None:
@@ -123,10 +132,24 @@ class ControlClient:
             async with asyncio.timeout(limit_s):
                 answer = await self._send(client, method, path, body)
         except (httpx.HTTPError, OSError) as error:  # a refusal after the handshake comes as a bare SSLError
+            if (ended_at := self._ended_at()) is not None:
+                raise Unreachable(
+                    f"this host's certificate ran out at {ended_at:%Y-%m-%d %H:%M} UTC while it was cut off, so nobody "
+                    "knows it any more: its jobs run on, then it ends itself, and the control plane launches another"
+                ) from error
             raise Unreachable(f"control plane at {self._url}: {method} {path}: {error!r}") from error
         if answer.is_success:
             return answer
         raise _error(f"control plane at {self._url} answered {answer.status_code} to {method} {path}", answer)
+
+    def _ended_at(self) -> datetime | None:
+        """Return when our certificate ran out, None if it did not or there is none yet."""
+        try:
+            certificate = x509.load_pem_x509_certificate((self._directory / "certificate.pem").read_bytes())
+        except (OSError, ValueError):
+            return None
+        ended_at = certificate.not_valid_after_utc
+        return ended_at if ended_at < datetime.now(UTC) else None
 
     async def _send(self, client: httpx.AsyncClient, method: str, path: str, body: bytes | None) -> httpx.Response:
         request = client.build_request(

@@ -70,6 +70,7 @@ class Engine:
         async with self._unpacking:
             stock = self._stocks.get(package)
             if stock is None:
+                await self._parts.bring(package)
                 unpacked = await asyncio.to_thread(self._parts.shelf.unpacked, package)
                 stock = await asyncio.to_thread(Stock.make, unpacked, self._parts.home / "overlays")
                 self._stocks[package] = stock
@@ -87,7 +88,7 @@ class Engine:
                 stock = await self.prepare(order.package)
                 _check_shape(order.shape, stock)
                 await self._boot(order, stock, began)
-            elif microvm.order != order:
+            elif microvm.order != replace(order, whereabouts=microvm.order.whereabouts):
                 raise Refused(f"{order.runner_id} is here already, and it is another one")
             return self._timings.get(order.runner_id, {})
 
@@ -159,6 +160,10 @@ class Engine:
     def reports(self) -> tuple[RunnerReport, ...]:
         """Return what is known of every microVM here, those that have ended and were not stopped yet included."""
         return tuple(microvm.report() for microvm in self._microvms.values())
+
+    def moving(self) -> frozenset[RunnerId]:
+        """Return whose guests have a part in a migration here that has not ended, as far as this host knows."""
+        return frozenset(self._moves)
 
     async def tend(self) -> None:
         """Let guests that found this host's disk full go on once there is room, for ever."""
@@ -256,7 +261,7 @@ class Engine:
             await microvm.wake()
             laps.mark("agent_ms")
             await microvm.join()
-            await microvm.tell_place()
+            await microvm.tell_place({"restored_in_ms": round((time.monotonic() - began) * 1000, 1)})
             await microvm.write(replace(microvm.entry, standing=Standing.OWNED))
             laps.mark("link_ms")
         except BaseException:

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+import structlog
+
 from workers.domain.errors import Refused, TryLater
 from workers.domain.messages import ParkOrder
 from workers.domain.names import MigrationId
@@ -32,6 +34,7 @@ from workers.host.parts import ControlPlane, Objects
 from workers.host.sealing import Seal
 
 T = TypeVar("T")
+log: Final = structlog.get_logger()
 
 # So many parts are sealed or on the line at once: what hides the store's delay and leaves the guest its processors.
 AT_ONCE: Final = 4
@@ -43,7 +46,11 @@ URLS_AT_ONCE: Final = 32
 
 
 class Locker:
-    """Raises `TryLater` or `Refused` when the store cannot be reached, `BadInput` for what is not what it should be."""
+    """Raises `TryLater` or `Refused` when the store cannot be reached, `BadInput` for what is not what it should be.
+
+    Whoever puts waits for a silent store until it is cancelled, which the order's deadline does: nothing else can be
+    done for a guest that has to leave. Whoever gets gives up, since another host may have the better line.
+    """
 
     def __init__(self, migration_id: MigrationId, park: ParkOrder, control: ControlPlane, objects: Objects) -> None:
         self._migration_id, self._park = migration_id, park
@@ -62,14 +69,14 @@ class Locker:
     async def put_part(self, name: str, contents: bytes) -> Part:
         """Seal a part and see it into the store."""
         part, sealed = await self._work(self._seal.close_part, name, contents)
-        await self._insist(name, lambda url: self._objects.put(url, sealed))
+        await self._insist(name, lambda url: self._objects.put(url, sealed), silent_max=None)
         self.stored_bytes += len(sealed)
         return part
 
     async def put_manifest(self, manifest: Manifest) -> str:
         """Write the list of all parts, the last that is written; return its hash, for the row."""
         content = manifest_bytes(manifest)
-        await self._insist(MANIFEST, lambda url: self._objects.put(url, content))
+        await self._insist(MANIFEST, lambda url: self._objects.put(url, content), silent_max=None)
         return manifest_hash(content)
 
     async def manifest(self) -> Manifest:
@@ -96,14 +103,22 @@ class Locker:
         self.stored_bytes += len(sealed)
         return await self._work(self._seal.open_part, name, part, sealed)
 
-    async def _insist(self, name: str, attempt: Callable[[str], T]) -> T:
-        for _ in range(TRIES_MAX - 1):
+    async def _insist(self, name: str, attempt: Callable[[str], T], silent_max: int | None = TRIES_MAX) -> T:
+        refused = silent = 0
+        while True:
             try:
                 return await self._work(attempt, await self._url(name))
-            except (TryLater, Refused):
-                self._urls.pop(name, None)
-                await asyncio.sleep(AGAIN_INTERVAL_S)
-        return await self._work(attempt, await self._url(name))
+            except TryLater as error:
+                silent += 1
+                if silent == silent_max:
+                    raise
+                log.warning("store_silent", object=name, because=str(error))
+            except Refused:
+                refused += 1
+                if refused == TRIES_MAX:
+                    raise
+            self._urls.pop(name, None)
+            await asyncio.sleep(AGAIN_INTERVAL_S)
 
     async def _url(self, name: str) -> str:
         async with self._asking:
@@ -116,12 +131,12 @@ class Locker:
 
 
 def _neighbours(name: str) -> tuple[str, ...]:
-    """Return the names that are asked for together with this one: itself and those that come next."""
+    """Return the names that are asked for together with this one: its block, whichever of it is asked for first."""
     stream, _, number = name.partition("-")
     if not number:
         return (name,)
-    following = range(int(number), min(int(number) + URLS_AT_ONCE, PARTS_MAX))
-    return tuple(part_name(Stream(stream), each) for each in following)
+    first = int(number) - int(number) % URLS_AT_ONCE
+    return tuple(part_name(Stream(stream), each) for each in range(first, min(first + URLS_AT_ONCE, PARTS_MAX)))
 
 
 class Shipment:

@@ -14,7 +14,7 @@ from workers.domain.errors import BadPackage
 from workers.domain.host_class import HostClass
 from workers.host.machine import Machine
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MANIFEST: Final = "manifest"
 MANIFEST_BYTES_MAX: Final = 1 << 20
 REQUIRED: Final = ("state", "memory", "kernel", "disk", "config", "initrd")
@@ -72,8 +72,10 @@ class Manifest:
     disk_mib: int
     kernel: Kernel
     runner: RunnerProgram
-    contents: Mapping[str, str]
-    """Debian packages inside and their versions."""
+    bill: Mapping[str, Any]
+    """What is inside: CycloneDX 1.5 (see `workers.host.bill`)."""
+    rootfs_sha256: str
+    """Hex, of the disk before its first boot: the same for the same inputs, unlike the one in the package."""
     entries: Mapping[str, Entry]
 
 
@@ -102,6 +104,8 @@ def read(text: bytes) -> Manifest:
         place = ".".join(str(step) for step in first["loc"])
         raise BadPackage(f"manifest: {place}: {first['msg']}") from error
     _check_entries(manifest)
+    if manifest.bill.get("bomFormat") != "CycloneDX" or not isinstance(manifest.bill.get("components"), list):
+        raise BadPackage("manifest: bill: no CycloneDX bill of materials; build the package anew")
     return manifest
 
 

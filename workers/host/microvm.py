@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ import structlog
 from workers.domain.errors import Bug, SpotError, Unreachable
 from workers.domain.hold import HoldWish
 from workers.domain.messages import BootOrder, GuestRunnerState, Load, MonitorState, RunnerReport
-from workers.domain.names import GATEWAY6, GATEWAY_MAC, GUEST_NETWORK6, monitor_user
+from workers.domain.names import GATEWAY6, GATEWAY_MAC, GUEST_NETWORK6, HostId, monitor_user
 from workers.domain.overlay import GuestNetwork
 from workers.domain.runner import Shape
 from workers.host.cgroups import hierarchy
@@ -32,7 +33,7 @@ from workers.host.confinement import Confinement, limits_for
 from workers.host.disks import OVERLAY, Stock
 from workers.host.guest import GuestCaller
 from workers.host.journal import Entry, Journal, Standing
-from workers.host.loads import measured, vcpu_threads
+from workers.host.loads import carried, dirty_mib_s, vcpu_threads
 from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
 from workers.host.parts import EngineParts
 from workers.host.qemu import Qemu
@@ -181,13 +182,14 @@ class Microvm:
         """Let the guest's agent carry out one function."""
         return await self._guest.call(function, *args, limit_s=limit_s)
 
-    async def tell_place(self) -> None:
-        """Tell the guest where it is, for the job's own information; one that does not listen does no harm."""
-        order, host_id = self.order, self.parts.host_id
-        facts = {"runner_id": order.runner_id, "host_id": host_id, "moves": self.entry.moves}
-        facts["hold_limit_s"] = order.hold_limit_s
+    async def tell_place(self, measured: Mapping[str, float | None]) -> None:
+        """Tell the guest where it is and what was measured on the way, for the job's own information.
+
+        One that does not listen does no harm.
+        """
+        facts = told_place(self.order, self.parts.host_id, self.entry.moves)
         try:
-            await self.call("Placed", facts)
+            await self.call("Placed", {**facts, **measured})
         except SpotError as error:
             log.warning("guest_not_told", runner=self.entry.runner_id, because=str(error))
 
@@ -296,14 +298,38 @@ class Microvm:
         while not self.has_ended:
             if self.entry.standing is Standing.OWNED:
                 try:
-                    self._load = await measured(self.qemu, self.overlay, self.entry.package_mib)
+                    await self._measure()
                 except SpotError as error:
                     log.debug("load_not_measured", runner=self.entry.runner_id, because=str(error))
             await asyncio.wait((self.qemu.ended,), timeout=MEASURE_INTERVAL_S)
 
+    async def _measure(self) -> None:
+        load = await carried(self.qemu, self.overlay, self.entry.package_mib)
+        # How much it writes takes seconds to find out, and a guest that has just come may have to leave at once.
+        self._load = self._load or load
+        self._load = replace(load, dirty_mib_s=await dirty_mib_s(self.qemu))
+
 
 async def _itself(file: int) -> int:
     return file
+
+
+def told_place(order: BootOrder, host_id: HostId, moves: int) -> dict[str, object]:
+    """Return what a guest is told of where it is (docs/protocols.md); None for what is not known."""
+    where = order.whereabouts
+    return {
+        "runner_id": order.runner_id,
+        "host_id": host_id,
+        "moves": moves,
+        "hold_limit_s": order.hold_limit_s,
+        "provider": where.provider,
+        "region": where.machine.region,
+        "zone": where.machine.zone,
+        "instance_type": where.machine.instance_type,
+        "lifecycle": where.machine.lifecycle,
+        "package": order.package,
+        "usd_per_hour": where.usd_per_hour,
+    }
 
 
 def fresh_identity(order: BootOrder, mtu: int) -> dict[str, object]:

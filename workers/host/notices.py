@@ -1,4 +1,4 @@
-"""The instance metadata service (IMDSv2): what the machine was told at launch, and when it is taken away.
+"""The instance metadata service: what the machine was told at launch, and when it is taken away.
 
 Each notice is told as soon as it is seen and again in every round until the control plane has answered.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import httpx
 import structlog
@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from workers.domain.errors import BadInput, SpotError, Unreachable
 from workers.domain.messages import Notice, NoticeKind
-from workers.domain.overlay import GUEST_MTU, Overlay
+from workers.host.told import UserData, read_user_data
 from workers.ports import Clock
 
 T = TypeVar("T")
@@ -33,22 +33,9 @@ CALL_LIMIT_S: Final = 2.0
 CLOCK_TRUST: Final = timedelta(seconds=3)
 INTERRUPTION: Final = "latest/meta-data/spot/instance-action"
 REBALANCE: Final = "latest/meta-data/events/recommendations/rebalance"
+HETZNERS_ADDRESS: Final = "hetzner/v1/metadata/public-ipv4"
 
 _log: Final = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class UserData:
-    """All that a machine is told when it is launched."""
-
-    host_id: str
-    control_url: str
-    control_ca_sha256: str
-    token: str = field(repr=False)
-    relay_address: str
-    guest_mtu: int = GUEST_MTU
-    """Text in the user data, as everything there."""
-    overlay: Overlay = Overlay.PLAIN
 
 
 @dataclass(frozen=True)
@@ -64,15 +51,39 @@ class _Recommendation:
     noticeTime: AwareDatetime  # noqa: N815  the service's own name
 
 
-_USER_DATA: Final = TypeAdapter(UserData)
+@dataclass(frozen=True)
+class Paths:
+    """Where one cloud's service has what we need; None: it has no such thing."""
+
+    user_data: str
+    local_address: str
+    public_address: str
+    interruption: str | None = None
+    rebalance: str | None = None
+    token: str | None = None
+    """Every other call shows what a PUT there has given."""
+
+
+IMDS_V2: Final = Paths(
+    "latest/user-data",
+    "latest/meta-data/local-ipv4",
+    "latest/meta-data/public-ipv4",
+    INTERRUPTION,
+    REBALANCE,
+    "latest/api/token",
+)
+# Its servers stand in the internet themselves, and it takes none away with a notice.
+HETZNER: Final = Paths("hetzner/v1/userdata", HETZNERS_ADDRESS, HETZNERS_ADDRESS)
+
 _ACTION: Final = TypeAdapter(_Action)
 _RECOMMENDATION: Final = TypeAdapter(_Recommendation)
 
 
 class MetadataService:
-    """IMDSv2. Every call raises `Unreachable` without an answer, `BadInput` for one that makes no sense."""
+    """Every call raises `Unreachable` without an answer, `BadInput` for one that makes no sense."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, paths: Paths = IMDS_V2) -> None:
+        self._paths = paths
         self._client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=CALL_LIMIT_S, follow_redirects=False)
         self._token = ""
         self._token_until = 0.0
@@ -88,26 +99,32 @@ class MetadataService:
 
     async def user_data(self) -> UserData:
         """Return what the machine was told."""
-        return _parsed(_USER_DATA, "latest/user-data", await self._needed("latest/user-data"))
+        body = await self._needed(self._paths.user_data)
+        try:
+            return read_user_data(body)
+        except BadInput as error:
+            raise BadInput(f"the metadata service's {self._paths.user_data}: {error}") from error
 
     async def local_address(self) -> str:
         """Return the machine's own IPv4 address."""
-        return await self._needed("latest/meta-data/local-ipv4")
+        return await self._needed(self._paths.local_address)
 
     async def public_address(self) -> str | None:
         """Return the IPv4 address at which everybody reaches the machine, None if it has none."""
-        body = await self._text("latest/meta-data/public-ipv4")
+        body = await self._text(self._paths.public_address)
         return None if body is None else body.strip() or None
 
     async def interruption_at(self) -> datetime | None:
         """Return when the machine is taken away, None if nothing is announced."""
-        body = await self._text(INTERRUPTION)
-        return None if body is None else _parsed(_ACTION, INTERRUPTION, body).time
+        path = self._paths.interruption
+        body = None if path is None else await self._text(path)
+        return None if path is None or body is None else _parsed(_ACTION, path, body).time
 
     async def rebalance_at(self) -> datetime | None:
         """Return when the cloud recommended to leave, None if it did not."""
-        body = await self._text(REBALANCE)
-        return None if body is None else _parsed(_RECOMMENDATION, REBALANCE, body).noticeTime
+        path = self._paths.rebalance
+        body = None if path is None else await self._text(path)
+        return None if path is None or body is None else _parsed(_RECOMMENDATION, path, body).noticeTime
 
     async def close(self) -> None:
         """Close every connection."""
@@ -131,9 +148,11 @@ class MetadataService:
         return answer.text
 
     async def _get(self, path: str) -> httpx.Response:
+        if self._paths.token is None:
+            return await self._request("GET", path, {})
         if time.monotonic() >= self._token_until:
             lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_LIFE_S)}
-            answer = await self._request("PUT", "latest/api/token", lifetime)
+            answer = await self._request("PUT", self._paths.token, lifetime)
             if not answer.is_success:
                 raise Unreachable(f"the metadata service gave no token but {answer.status_code}")
             self._token, self._token_until = answer.text, time.monotonic() + TOKEN_USE_S
@@ -148,10 +167,23 @@ class MetadataService:
         return answer
 
 
+class Notices(Protocol):
+    """Who announces that a machine is taken away."""
+
+    def moment(self, now: datetime) -> datetime:
+        """Return what time it is by the cloud."""
+
+    async def interruption_at(self) -> datetime | None:
+        """Return when the machine is taken away, None if nothing is announced."""
+
+    async def rebalance_at(self) -> datetime | None:
+        """Return when the cloud recommended to leave, None if it did not."""
+
+
 class NoticeWatcher:
     """Tells the control plane of every notice until it has answered, and not again after that."""
 
-    def __init__(self, service: MetadataService, tell: Callable[[Notice], Awaitable[None]], clock: Clock) -> None:
+    def __init__(self, service: Notices, tell: Callable[[Notice], Awaitable[None]], clock: Clock) -> None:
         self._service = service
         self._tell = tell
         self._clock = clock

@@ -9,6 +9,7 @@ one unpacks it, the others wait and find it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from workers.domain.errors import BadPackage
+from workers.domain.errors import BadPackage, Unfit
 from workers.domain.host_class import HostClass, package_mismatch
 from workers.domain.names import PackageDigest
 from workers.host import manifest as manifests
@@ -142,8 +143,17 @@ class PackageShelf:
                 os.truncate(partial / name, entry.size)
             (partial / MANIFEST_FILE).write_bytes(manifests.written(manifest))
             partial.rename(directory)
+        except OSError as error:
+            raise _no_room(error, self._cache) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _no_room(error: OSError, directory: Path) -> Unfit:
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        return Unfit(f"{directory} cannot be written: {error.strerror}; make it writable for root")
+    free = shutil.disk_usage(directory).free // manifests.MIB
+    return Unfit(f"the disk of {directory} is full ({free} MiB left), so no package is unpacked; give it a larger one")
 
 
 def verify(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -77,6 +77,14 @@ class Objects(Protocol):
         """Read one object of at most so many bytes."""
 
 
+Bring = Callable[[PackageDigest], Awaitable[None]]
+"""Let a package lie on the shelf if it does not. Raises `TryLater` or `GiveUp`, with a sentence."""
+
+
+async def brought_along(_: PackageDigest) -> None:
+    """Fetch nothing: the machine's image has the packages."""
+
+
 @dataclass(frozen=True)
 class EngineParts:
     """All that an engine is made of."""
@@ -94,3 +102,4 @@ class EngineParts:
     objects: Objects
     connect_guest: Connect
     """Open the guest channel at this socket within so many seconds."""
+    bring: Bring = brought_along

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 import structlog
@@ -67,7 +69,16 @@ class Memory(Protocol):
 class Readiness:
     """Whether this host may be given runners, and if not, why, in one sentence."""
 
-    def __init__(self, engine: Engine, host_class: HostClass, proofs: Memory, *, allow_tcg: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        host_class: HostClass,
+        proofs: Memory,
+        *,
+        allow_tcg: bool,
+        stages_s: Mapping[str, float] | None = None,
+    ) -> None:
+        """`stages_s`: how long what came before took."""
         self.boot_id = secrets.token_hex(8)
         self._engine = engine
         self._host_class = host_class
@@ -77,6 +88,8 @@ class Readiness:
         self._proved = proofs.known()
         self._held: tuple[PackageDigest, ...] = ()
         self._trouble: str | None = "the control plane has not said yet which packages it wants"
+        self._fault: str | None = None
+        self._stages_s = dict(stages_s or {})
         self._changed = asyncio.Event()
         self._tests: set[RunnerId] = set()
 
@@ -89,6 +102,8 @@ class Readiness:
             host_class=self._host_class,
             packages=self._held,
             runners=tuple(report for report in self._engine.reports() if report.runner_id not in self._tests),
+            trouble=self._fault,
+            stages_s={name: round(took_s, 3) for name, took_s in self._stages_s.items()},
         )
 
     def want(self, packages: tuple[PackageDigest, ...]) -> None:
@@ -102,7 +117,7 @@ class Readiness:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._trouble = await self._prove_once(self._wanted or ())
+            self._trouble = self._fault = await self._prove_once(self._wanted or ())
             _log.info("host_ready" if self._trouble is None else "host_not_ready", why=self._trouble)
             if self._trouble is not None:
                 await asyncio.sleep(RETRY_INTERVAL_S)
@@ -114,9 +129,11 @@ class Readiness:
             return "software emulation is no security boundary; use a host with KVM or set SPOT_RUNNER_ALLOW_TCG=1"
         try:
             for package in packages:
-                stock = await self._engine.prepare(package)
+                with self._timed("packages_verified"):
+                    stock = await self._engine.prepare(package)
                 if package not in self._proved:
-                    await self._restore_once(package, stock)
+                    with self._timed("proved"):
+                        await self._restore_once(package, stock)
                     self._proved = (*self._proved, package)
                     self._proofs.note(self._proved)
                 if package not in self._held:
@@ -124,6 +141,15 @@ class Readiness:
         except SpotError as error:
             return str(error)
         return None
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Add what the block takes, over all packages and attempts."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._stages_s[stage] = self._stages_s.get(stage, 0.0) + time.monotonic() - began
 
     async def _restore_once(self, package: PackageDigest, stock: Stock) -> None:
         """Restore one guest and end it again; raises what went wrong."""

@@ -41,6 +41,7 @@ class Receiving(Move):
         super().__init__(microvm, order)
         self._target = Target()
         self._pace = Pace(0.002, 0.2)
+        self._stood_ms: float | None = None
 
     @classmethod
     def recovered(cls, microvm: Microvm, order: MoveOrder) -> Self:
@@ -85,6 +86,7 @@ class Receiving(Move):
     def read(self, view: RowView) -> object:
         if view.phase in _DECIDED_FORWARD and self._target.state is TargetState.HOLDING:
             self.figures.setdefault("commit_read_at", time.time())
+            self._stood_ms = view.stood_ms
         return target.RowRead(view.phase)
 
     def silent(self) -> object | None:
@@ -203,7 +205,14 @@ class Receiving(Move):
         await stop_listening(self.microvm.qemu)
         await self._dismiss()
         await self.microvm.end_connections()
-        await self.microvm.tell_place()
+        await self.microvm.tell_place({"pause_ms": self.pause_ms()})
+
+    def pause_ms(self) -> float | None:
+        """Return how long the guest stood still: at the source by its clock, then here by ours. None: not known."""
+        held_at, resumed_at = self.figures.get("held_at"), self.figures.get("resumed_at")
+        if self._stood_ms is None or held_at is None or resumed_at is None:
+            return None
+        return round(self._stood_ms + max(0.0, resumed_at - held_at) * 1000, 1)
 
     async def _undo(self) -> None:
         await self.microvm.wipe()

@@ -1,39 +1,42 @@
 """From a recipe to a disk: what distribution packages make, then what is ours, then an ext4 that nobody mounted.
 
-    mmdebstrap ─▶ rootfs-<key>.tar ─▶ unpacked, our files added ─▶ mke2fs -d ─▶ disk-<key>/{disk,kernel,initrd,contents}
+    mmdebstrap ─▶ rootfs-<key>.tar ─▶ unpacked, our files added ─▶ mke2fs -d ─▶ disk-<key>/{disk,kernel,initrd,…}
 
 Each result lies in the cache under a digest of all that went into it, so it is
-made once; what is half made has another name.
+made once; what is half made has another name. Made again elsewhere it is the
+same, byte for byte, as long as the distribution serves the same packages.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from workers.domain.errors import Unfit
+from workers.host.archive import obtained
+from workers.host.bill import Part, bill_of
+from workers.host.graft import graft
+from workers.host.guest_files import add_ours, files_below, source_names
+from workers.host.oci import Image, fetch_image, packages_of, unpack_image
+from workers.host.programs import run
 from workers.host.recipe import Recipe
+from workers.host.settling import ENVIRONMENT, make_disk, settle
 
 MMDEBSTRAP_LIMIT_S: Final = 1800
-STEP_LIMIT_S: Final = 300
 # Raised when this module makes something else out of the same inputs.
-EDITION: Final = 1
+EDITION: Final = 2
 # Of each kind; a disk takes half a GiB.
 KEPT: Final = 3
-AGENT: Final = "guest_agent"
-OURS: Final = "opt/spot-runner"
-# A runner's disk never has to survive a crash, and a journal would be mirrored with every migration.
-EXT4: Final = ("-O", "^has_journal", "-m", "0", "-E", "lazy_itable_init=0")
+# What a guest made of an image still has of Debian, by how its packages' names begin.
+GRAFTED: Final = ("linux-image-", "python3", "libpython3", "libc6", "libssl", "libffi", "libexpat", "zlib1g")
+KINDS: Final = ("rootfs-*.tar", "disk-*", "archive-*.tar.gz")
 
 
 @dataclass(frozen=True)
@@ -60,28 +63,57 @@ class Disk:
         return (self.directory / "kernel-version").read_text()
 
     @property
-    def contents(self) -> dict[str, str]:
-        """Debian packages and their versions."""
-        facts: dict[str, str] = json.loads((self.directory / "contents").read_text())
+    def bill(self) -> Mapping[str, Any]:
+        """What is inside (CycloneDX)."""
+        facts: dict[str, Any] = json.loads((self.directory / "bill").read_text())
         return facts
 
+    @property
+    def sha256(self) -> str:
+        """Of the disk before it was first mounted, in hex: the same for the same inputs."""
+        return (self.directory / "sha256").read_text()
 
-def made_disk(recipe: Recipe, cache: Path) -> Disk:
-    """Make the disk, or find it made. Needs root; raises `Unfit` if a program is missing or fails."""
+
+@dataclass(frozen=True)
+class Given:
+    """What comes from elsewhere than the recipe says."""
+
+    archive: Path | None = None
+    """The runner program's archive; None: it is fetched from where the recipe says, if it is needed."""
+    image: str | None = None
+    """An OCI image, by its reference or as a folder with its layout, in the place of the distribution."""
+
+
+def made_disk(recipe: Recipe, cache: Path, given: Given = Given()) -> Disk:
+    """Make the disk, or find it made. Needs root; raises `Unfit` if a program is missing or fails, and `BadInput`."""
+    if given.image is None:
+        return _found_disk(recipe, cache, given.archive, None)
+    with tempfile.TemporaryDirectory(prefix=".image.", dir=cache) as folder:
+        image = fetch_image(given.image, Path(folder) / "layout")
+        return _found_disk(recipe, cache, given.archive, image)
+
+
+def _found_disk(recipe: Recipe, cache: Path, archive: Path | None, image: Image | None) -> Disk:
     tar_key = digest(EDITION, recipe.rootfs, *_tree(recipe.home / "rootfs", "*.sh"))
     ours = [*_tree(recipe.home / "rootfs/files"), *_sources(recipe)]
-    key = digest(EDITION, tar_key, recipe.machine.disk_mib, recipe.runner, *ours)
+    of_recipe = (recipe.name, recipe.machine.disk_mib, recipe.runner, recipe.release)
+    key = digest(EDITION, tar_key, *of_recipe, image and image.digest, *ours)
     directory = cache / f"disk-{key}"
     if not directory.exists():
+        program = None if recipe.runner.archive is None else obtained(recipe, cache, archive)
         with _half_made(directory) as partial:
-            _make_disk(recipe, _made_tar(recipe, cache / f"rootfs-{tar_key}.tar"), partial)
+            root = partial / "root"
+            parts = _make_root(recipe, _made_tar(recipe, cache / f"rootfs-{tar_key}.tar"), program, root)
+            if image is not None:
+                parts = _graft_image(image, root, parts)
+            _make_disk(recipe, parts, partial)
     directory.touch()
     return Disk(key, directory)
 
 
 def forget_old(cache: Path) -> None:
     """Remove all but the results that were used last."""
-    for pattern in ("rootfs-*.tar", "disk-*"):
+    for pattern in KINDS:
         for old in sorted(cache.glob(pattern), key=lambda path: path.stat().st_mtime)[:-KEPT]:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
 
@@ -104,7 +136,7 @@ def _made_tar(recipe: Recipe, tar: Path) -> Path:
         f"--customize-hook={hooks / 'customize.sh'}",
     ]
     sources = _sources_lists(recipe.rootfs.suite)
-    run(["mmdebstrap", *options, recipe.rootfs.suite, str(partial), *sources], limit_s=MMDEBSTRAP_LIMIT_S)
+    run(["mmdebstrap", *options, recipe.rootfs.suite, str(partial), *sources], MMDEBSTRAP_LIMIT_S, ENVIRONMENT)
     partial.rename(tar)
     return tar
 
@@ -133,59 +165,53 @@ def _suites(line: str) -> list[str]:
             return []
 
 
-def _make_disk(recipe: Recipe, tar: Path, into: Path) -> None:
-    root = into / "root"
+def _make_root(recipe: Recipe, tar: Path, program: Path | None, root: Path) -> list[Part]:
+    """Make the Debian root with what is ours, its kernel beside it; return what is inside."""
     root.mkdir()
     run(["tar", "--extract", "--file", str(tar), "--directory", str(root), "--numeric-owner"])
-    _add_ours(recipe, root)
+    add_ours(recipe, root, program)
     kernel = next((root / "boot").glob("vmlinuz-*"))
-    (into / "kernel-version").write_text(kernel.name.removeprefix("vmlinuz-"))
-    (into / "contents").write_text(json.dumps(_contents(root)))
-    shutil.copyfile(kernel, into / "kernel")
-    shutil.copyfile(next((root / "boot").glob("initrd.img-*")), into / "initrd")
-    run(["mke2fs", "-q", "-t", "ext4", *EXT4, "-d", str(root), str(into / "disk"), f"{recipe.machine.disk_mib}M"])
+    shutil.copyfile(kernel, root.with_name("kernel"))
+    shutil.copyfile(next((root / "boot").glob("initrd.img-*")), root.with_name("initrd"))
+    root.with_name("kernel-version").write_text(kernel.name.removeprefix("vmlinuz-"))
+    return [*packages_of(root), _program_part(recipe)]
+
+
+def _graft_image(image: Image, root: Path, parts: list[Part]) -> list[Part]:
+    """Put the image's root, made a guest's, in the place of the Debian one; return what is inside then."""
+    bundle = root.with_name("bundle")
+    unpacked = unpack_image(image, bundle)
+    graft(root, unpacked, dict(image.environment))
+    shutil.rmtree(root)
+    unpacked.rename(root)
+    shutil.rmtree(bundle)
+    grafted = [part for part in parts if part.kind != "library" or part.name.startswith(GRAFTED)]
+    return [*grafted, image.part, *packages_of(root)]
+
+
+def _make_disk(recipe: Recipe, parts: list[Part], into: Path) -> None:
+    root, disk = into / "root", into / "disk"
+    settle(root)
+    (into / "bill").write_text(json.dumps(bill_of(recipe.name, parts)))
+    make_disk(root, disk, recipe.machine.disk_mib)
+    with disk.open("rb") as file:
+        (into / "sha256").write_text(hashlib.file_digest(file, "sha256").hexdigest())
     shutil.rmtree(root)
 
 
-def _add_ours(recipe: Recipe, root: Path) -> None:
-    for name in ("dev", "proc", "sys", "run", "tmp"):
-        (root / name).mkdir(exist_ok=True)
-    _copy(recipe.home / "rootfs/files", root)
-    for source in (AGENT, *recipe.runner.sources):
-        _copy(recipe.home / source, root / OURS / source)
-    (root / OURS / "runner.json").write_text(json.dumps({"command": recipe.runner.command}))
-    run(["chroot", str(root), "python3", "-m", "compileall", "-q", f"/{OURS}"])
-    run(["systemctl", f"--root={root}", "--quiet", "enable", "spot-runner-agent.service"])
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a tree as root's own, readable by all; what Python leaves beside its sources stays behind."""
-    for path in _files(source):
-        copy = target / path.relative_to(source)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-        copy.chmod(0o755 if os.access(path, os.X_OK) else 0o440 if "sudoers.d" in path.parts else 0o644)
-
-
-def _contents(root: Path) -> dict[str, str]:
-    listed = run(
-        ["dpkg-query", f"--admindir={root / 'var/lib/dpkg'}", "--show", "--showformat=${Package} ${Version}\n"]
-    )
-    return dict(line.split() for line in listed.splitlines())
+def _program_part(recipe: Recipe) -> Part:
+    pinned = recipe.runner.pinned
+    return Part("application", recipe.runner.name, recipe.release.version, sha256=pinned.sha256 if pinned else None)
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    for source in (AGENT, *recipe.runner.sources):
+    for source in source_names(recipe):
         yield from _tree(recipe.home / source)
 
 
 def _tree(folder: Path, pattern: str = "*") -> Iterator[tuple[str, str]]:
-    for path in _files(folder, pattern):
+    for path in files_below(folder, pattern):
         yield str(path.relative_to(folder.parent)), hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _files(folder: Path, pattern: str = "*") -> list[Path]:
-    return sorted(p for p in folder.rglob(pattern) if p.is_file() and "__pycache__" not in p.parts)
 
 
 @contextmanager
@@ -198,16 +224,3 @@ def _half_made(directory: Path) -> Iterator[Path]:
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def run(command: Sequence[str], limit_s: float = STEP_LIMIT_S) -> str:
-    """Run a program to its end and return what it printed. Raises `Unfit` with its last words."""
-    try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit_s)
-    except FileNotFoundError as error:
-        raise Unfit(f"{command[0]} is not installed; `./dev` installs what a build needs") from error
-    except subprocess.TimeoutExpired as error:
-        raise Unfit(f"{command[0]} did not end within {limit_s:g} s") from error
-    except subprocess.CalledProcessError as error:
-        raise Unfit(f"{command[0]} failed: {(error.stderr or '').strip()[-400:]}") from error
-    return done.stdout

@@ -12,7 +12,7 @@ from typing import Final
 
 import httpx
 
-from workers.caller import Call, Caller
+from workers.caller import Call, Caller, without_query
 from workers.domain.errors import BadInput, Refused, Unreachable
 
 NAME: Final = "control"
@@ -39,7 +39,7 @@ class Transfers:
         """Read one object. Raises `BadInput` if it is longer than it may be."""
         content = self._ask("GET", url, None).content
         if len(content) > limit_bytes:
-            raise BadInput(f"the object at {_without_query(url)} is longer than {limit_bytes} bytes")
+            raise BadInput(f"the object at {without_query(url)} is longer than {limit_bytes} bytes")
         return content
 
     def close(self) -> None:
@@ -55,10 +55,10 @@ class Transfers:
         try:
             answer = self._client().request(method, url, content=content)
         except httpx.HTTPError as error:
-            raise Unreachable(f"object store: {method} {_without_query(url)}: {error!r}") from error
+            raise Unreachable(f"object store: {method} {without_query(url)}: {error!r}") from error
         if answer.is_success:
             return answer
-        sentence = f"object store answered {answer.status_code} to {method} {_without_query(url)}: {answer.text[:200]}"
+        sentence = f"object store answered {answer.status_code} to {method} {without_query(url)}: {answer.text[:200]}"
         raise Unreachable(sentence) if answer.is_server_error else Refused(sentence)
 
     def _client(self) -> httpx.Client:
@@ -67,8 +67,3 @@ class Transfers:
                 limit = httpx.Timeout(PIECE_LIMIT_S, connect=CONNECT_LIMIT_S)
                 self._cloud = httpx.Client(trust_env=False, timeout=limit)
             return self._cloud
-
-
-def _without_query(url: str) -> str:
-    """What follows the question mark is as good as a credential."""
-    return url.partition("?")[0]

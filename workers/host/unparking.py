@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -47,10 +48,13 @@ class Unparking(Receiving):
         super().__init__(microvm, order)
         self._stock: Stock | None = None
         self._fetching: asyncio.Task[None] | None = None
+        self._ordered_at = time.monotonic()
+        self._ran_at: float | None = None
 
     def recover(self) -> None:
         super().recover()
         self._stock = None
+        self._ran_at = None
 
     @property
     def listens(self) -> Ports | None:
@@ -79,6 +83,11 @@ class Unparking(Receiving):
             return None  # once its clock is right
         return await super()._carry_out(command)
 
+    async def _let_run(self) -> TargetEvent:
+        event = await super()._let_run()
+        self._ran_at = time.monotonic()
+        return event
+
     async def _settle_in(self) -> None:
         """The guest runs here; it is told what time it is before anybody else can speak to it."""
         try:
@@ -89,9 +98,15 @@ class Unparking(Receiving):
             log.warning("guest_clock_not_stepped", runner=self.microvm.entry.runner_id, because=str(error))
         await self.microvm.join()
         await self.microvm.end_connections()
-        await self.microvm.tell_place()
+        await self.microvm.tell_place({"pause_ms": self.pause_ms()})
 
     # ------------------------------------------------------------ beside the queue
+
+    def pause_ms(self) -> float | None:
+        """Return how long the guest stood still: until it was sent for, and since then. None: not known."""
+        if self.order.stood_s is None or self._ran_at is None:
+            return None
+        return round((self.order.stood_s + self._ran_at - self._ordered_at) * 1000, 1)
 
     async def _undo(self) -> None:
         if self._fetching is not None:

@@ -1,25 +1,17 @@
-"""Capacity: how many hosts are to be asked for.
-
-Hosts are wanted by jobs that fit nowhere, by guests that must leave a host and
-fit nowhere else, and by the wish to have some ready when nothing waits.
-"""
+"""Capacity: what may be bought, who must be housed elsewhere, and which host is given back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
 
-from workers.domain.host import Host, HostState, fits, room
+from workers.domain.host import Host, HostState, room
+from workers.domain.offer import Offer
 from workers.domain.runner import Runner, RunnerState, Shape
-from workers.planning.fleet import Fleet, is_coming, is_leaving, minus
-
-# A host that nobody needs stays until the end of a started period, counted from when it was asked for: the jobs of a
-# morning come close together, and some clouds bill whole periods anyway.
-PERIOD: Final = timedelta(minutes=15)
-# Longer than the interval between two looks, so that the end is not missed.
-PERIOD_END: Final = timedelta(minutes=1)
+from workers.planning.fleet import Fleet, is_leaving
+from workers.planning.paid_time import BY_THE_SECOND, Billing, is_at_its_end
+from workers.planning.rooms import seats_of, shortages
 
 
 @dataclass(frozen=True)
@@ -27,24 +19,40 @@ class CapacityPolicy:
     """What may be bought."""
 
     cloud: str
+    """Where a host is asked for if nothing says otherwise."""
     spec: Shape
     """Of one host, for microVMs."""
     ready_hosts: int
     hosts_max: int
     heartbeat_limit: timedelta = timedelta(seconds=10)
     """A host that has been silent for longer gets nothing more to do."""
+    price: float | None = None
+    """What an hour of one host costs; None: not known."""
+    billing: Billing = BY_THE_SECOND
+    """Of a cloud that is not in `billings`."""
+    offers: tuple[Offer, ...] = ()
+    """What there is; none: nobody has told, and the cloud chooses."""
+    keeps_room: bool = True
+    """Room for what runs in one spot lot is kept elsewhere, as far as offers allow it."""
+    empties_hosts: bool = False
+    """Guests are moved off a host whose paid period ends."""
+    usd_rate: float | None = None
+    """How many US dollars the settings' currency is worth; None: not known, and every host counts as `price`."""
+    clouds: tuple[str, ...] = ()
+    """Every cloud that may be bought from now, the best first; none: only `cloud`."""
+    billings: Mapping[str, Billing] = field(default_factory=dict)
+    """How clouds count what their machines cost, by their names."""
+    is_told: bool = False
+    """Some cloud has told what it has: what is not among `offers` is not bought, were there none at all."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every cloud that may be bought from."""
+        return self.clouds or (self.cloud,)
 
-def hosts_wanted(fleet: Fleet, waiting: Sequence[Shape], policy: CapacityPolicy) -> int:
-    """Return how many hosts to ask for now; `waiting` are the shapes of what waits for room."""
-    coming = sum(is_coming(host) for host in fleet.hosts)
-    ready = sum(fleet.takes(host) for host in fleet.hosts)
-    homeless = unplaced(fleet, [*waiting, *(runner.shape for runner in stranded(fleet))])
-    for_demand = hosts_for(homeless, policy.spec) - coming
-    for_readiness = policy.ready_hosts - ready - coming
-    # Those that leave give their place to those that follow, or the last host could never be evacuated.
-    staying = sum(not is_leaving(host) for host in fleet.hosts)
-    return max(0, min(max(for_demand, for_readiness), policy.hosts_max - staying))
+    def billing_of(self, cloud: str) -> Billing:
+        """Return how this cloud counts."""
+        return self.billings.get(cloud, self.billing)
 
 
 def stranded(fleet: Fleet) -> tuple[Runner, ...]:
@@ -57,34 +65,23 @@ def stranded(fleet: Fleet) -> tuple[Runner, ...]:
     )
 
 
-def unplaced(fleet: Fleet, shapes: Sequence[Shape]) -> list[Shape]:
-    """Return what is left over of these shapes when the open hosts are filled."""
-    rooms = [fleet.left(host) for host in fleet.hosts if fleet.takes(host)]
-    over = []
-    for shape in shapes:
-        place = next((number for number, left in enumerate(rooms) if fits(shape, left)), None)
-        if place is None:
-            over.append(shape)
-        else:
-            rooms[place] = minus(rooms[place], shape)
-    return over
-
-
-def hosts_for(shapes: Sequence[Shape], spec: Shape) -> int:
-    """Return how many empty hosts these shapes fill; what no host could ever hold counts for none."""
-    rooms: list[Shape] = []
-    for shape in (shape for shape in shapes if fits(shape, spec)):
-        place = next((number for number, left in enumerate(rooms) if fits(shape, left)), None)
-        if place is None:
-            rooms.append(minus(spec, shape))
-        else:
-            rooms[place] = minus(rooms[place], shape)
-    return len(rooms)
-
-
 def is_surplus(host: Host, fleet: Fleet, policy: CapacityPolicy, now: datetime) -> bool:
     """Say whether this empty host is to be given back now. The caller has seen that no job waits."""
     is_empty = fleet.left(host) == room(host, ())
     others = sum(fleet.takes(one) for one in fleet.hosts if one.id != host.id)
-    ends = (now - host.requested_at) % PERIOD >= PERIOD - PERIOD_END
-    return fleet.takes(host) and is_empty and others >= policy.ready_hosts and ends
+    return (
+        fleet.takes(host)
+        and is_empty
+        and others >= policy.ready_hosts
+        and is_at_its_end(host, policy.billing_of(host.cloud), now)
+        and not (policy.keeps_room and policy.offers and _is_room(host, fleet, policy))
+    )
+
+
+def _is_room(host: Host, fleet: Fleet, policy: CapacityPolicy) -> bool:
+    """Say whether this empty host is where guests would go if some lot were taken back."""
+    without = replace(fleet, hosts=tuple(one for one in fleet.hosts if one.id != host.id))
+    short, shorter = (
+        sum(one.hosts for one in shortages(seats_of(each, policy.offers), policy.spec)) for each in (fleet, without)
+    )
+    return shorter > short

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from workers.domain.host import Host, HostState, fits, room
 from workers.domain.migration import MIGRATION, Migration, MigrationPhase
@@ -33,7 +35,7 @@ class Fleet:
 
     def runners_of(self, host_id: HostId) -> tuple[Runner, ...]:
         """Return the runners that hold room on this host."""
-        return tuple(one for one in self.runners if one.host_id == host_id and one.state is not RunnerState.GONE)
+        return self._by_host.get(host_id, ())
 
     def left(self, host: Host) -> Shape:
         """Return what a host has left beside what runs there and what is on its way to it."""
@@ -52,10 +54,22 @@ class Fleet:
         return is_open(host) and host.id not in self.silent
 
     def _arriving(self, host_id: HostId) -> Iterator[Shape]:
-        by_id: dict[RunnerId, Runner] = {one.id: one for one in self.runners}
         for move in self.migrations:
-            if move.target_id == host_id and move.phase in UNDECIDED and move.runner_id in by_id:
-                yield by_id[move.runner_id].shape
+            if move.target_id == host_id and move.phase in UNDECIDED and move.runner_id in self._by_id:
+                yield self._by_id[move.runner_id].shape
+
+    @cached_property
+    def _by_id(self) -> Mapping[RunnerId, Runner]:
+        return {one.id: one for one in self.runners}
+
+    @cached_property
+    def _by_host(self) -> Mapping[HostId, tuple[Runner, ...]]:
+        """Every placement asks what is left on every host, so it is not counted anew for each."""
+        found = defaultdict[HostId, list[Runner]](list)
+        for one in self.runners:
+            if one.host_id is not None and one.state is not RunnerState.GONE:
+                found[one.host_id].append(one)
+        return {host_id: tuple(runners) for host_id, runners in found.items()}
 
 
 def binds(move: Migration, host_id: HostId) -> bool:

@@ -42,7 +42,7 @@ class HostSeen:
     is_surplus: bool
     """Nobody needs it and its period ends."""
     is_told_dead: bool
-    """The cloud says that the instance is no more; asked once it is silent or its deadline has passed."""
+    """The cloud says that the instance is no more, or off; asked once it is silent or its deadline has passed."""
     silent_for: timedelta = timedelta()
     """Since when it has not been heard, as far as we were there to hear it."""
     others_are_heard: bool = True

@@ -1,20 +1,14 @@
-"""Placement: which runner a waiting job is to count on.
-
-A runner is not bound to the job that it was made for. When GitHub gives it
-another one, some runner is left over and some job is left waiting, and the two
-are brought together before another microVM is started.
-"""
+"""Placement: what is made for a waiting job, and whether it may still hope for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
-from workers.domain.job import Job, JobState
-from workers.domain.names import HostId, JobId, RunnerId
+from workers.domain.job import Job
+from workers.domain.names import HostId, RunnerId
 from workers.domain.pools import Terms
-from workers.domain.runner import Runner, RunnerState
-from workers.planning.fleet import Fleet, is_open
+from workers.domain.runner import Level, Runner, RunnerState, place_of
 
 # It has no job yet, and will ask GitHub for one or is asking.
 UNTAKEN = frozenset({RunnerState.REQUESTED, RunnerState.BOOTING, RunnerState.IDLE})
@@ -29,13 +23,30 @@ def runner_for(job: Job, terms: Terms, runner_id: RunnerId, number: int, host_id
         installation_id=job.installation_id,
         repository=job.repository,
         labels=job.labels,
+        pool=terms.pool,
         package=terms.package,
         shape=terms.shape,
         network=terms.network,
         state=RunnerState.REQUESTED,
         requested_at=now,
         host_id=host_id,
+        level=terms.level,
+        group_id=terms.group_id,
     )
+
+
+def made_for(runner: Runner, job: Job) -> Runner:
+    """Return the runner as another job's: one of a whole organization may come to serve another repository of it."""
+    repository = job.repository if runner.level is Level.ORGANIZATION else runner.repository
+    return replace(runner, job_id=job.id, repository=repository)
+
+
+def may_be_given(job: Job, runner: Runner) -> bool:
+    """Say whether GitHub could give it this job at all: it is of the place where the runner is registered.
+
+    GitHub compares repositories and organizations without case, and does not mind which App registered it.
+    """
+    return place_of(job.repository, runner.level).lower() == runner.place.lower()
 
 
 def counts_on(job: Job, runner: Runner | None) -> bool:
@@ -50,35 +61,3 @@ def counts_on(job: Job, runner: Runner | None) -> bool:
             RunnerState.BUSY,
         }
     )
-
-
-def spare_runner(job: Job, fleet: Fleet, demands: Mapping[JobId, Job]) -> Runner | None:
-    """Return a runner that could take this job and that no other job counts on, the furthest first.
-
-    `demands` holds the open jobs.
-    """
-    spare = [
-        runner
-        for runner in fleet.runners
-        if runner.state in UNTAKEN
-        and (host := fleet.host(runner.host_id)) is not None
-        and is_open(host)
-        and (runner.installation_id, runner.repository) == (job.installation_id, job.repository)
-        and _is_given(job, runner)
-        and _is_spare(runner, job, demands)
-    ]
-    progress = [RunnerState.IDLE, RunnerState.BOOTING, RunnerState.REQUESTED]
-    return min(spare, key=lambda runner: progress.index(runner.state), default=None)
-
-
-def _is_given(job: Job, runner: Runner) -> bool:
-    """Say whether GitHub would give it this job; it compares labels without case."""
-    return {label.lower() for label in job.labels} <= {label.lower() for label in runner.labels}
-
-
-def _is_spare(runner: Runner, job: Job, demands: Mapping[JobId, Job]) -> bool:
-    if runner.job_id == job.id:
-        return True
-    demand = demands.get(runner.job_id)
-    # A job that is queued again was placed on this runner a moment ago, or is about to look for one itself.
-    return demand is None or (demand.runner_id != runner.id and demand.state is not JobState.QUEUED)

@@ -23,6 +23,10 @@ UNUSED_RUNNER_LIMIT: Final = timedelta(minutes=2)
 BOOT_LIMIT: Final = timedelta(minutes=2)
 
 
+# It stands in line for GitHub's budget; within an hour there is a whole new one.
+REGISTRATION_LIMIT: Final = timedelta(hours=1)
+
+
 class RunnerStep(Enum):
     WAIT = auto()
     BOOT = auto()
@@ -57,6 +61,8 @@ class RunnerSeen:
     """What its host last said of it."""
     park_limit: timedelta = timedelta.max
     """How long it may lie in the store."""
+    is_spare: bool = False
+    """No job counts on it, and none is about to."""
 
 
 def next_step(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
@@ -91,13 +97,25 @@ def is_dead(seen: RunnerSeen) -> bool:
 
 
 def has_ended(seen: RunnerSeen) -> bool:
-    """Say whether its host has told us that its program has ended, or its whole microVM."""
+    """Say whether its host has told us that its program has ended."""
+    report = _its_report(seen)
+    return report is not None and report.guest is GuestRunnerState.ENDED
+
+
+def has_vanished(seen: RunnerSeen) -> bool:
+    """Say whether its host has told us that its microVM has ended, and its program had not.
+
+    While it is on its way to another host, only that move's end says what is left of it.
+    """
+    report = _its_report(seen)
+    is_gone = report is not None and report.monitor is MonitorState.GONE
+    return is_gone and not has_ended(seen) and seen.runner.migration_id is None
+
+
+def _its_report(seen: RunnerSeen) -> RunnerReport | None:
+    """Return what was said of it since it is where it is now."""
     report = seen.report
-    return (
-        report is not None
-        and report.epoch == seen.runner.epoch
-        and (report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE)
-    )
+    return report if report is not None and report.epoch == seen.runner.epoch else None
 
 
 def _while_starting(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
@@ -106,9 +124,11 @@ def _while_starting(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
         return Ending(RunnerEnd.HOST_LOST)
     if is_leaving(seen.host):
         return Ending(RunnerEnd.HOST_LEAVING)
-    if seen.job is None or seen.job.state in JOB.last:
+    is_unknown_to_github = runner.github_id is None
+    if seen.job is None or seen.job.state in JOB.last or (seen.is_spare and is_unknown_to_github):
         return Ending(RunnerEnd.UNUSED)
-    if now - runner.requested_at > BOOT_LIMIT:
+    waits_for_github = is_booted and runner.github_id is None
+    if now - runner.requested_at > (REGISTRATION_LIMIT if waits_for_github else BOOT_LIMIT):
         return Ending(RunnerEnd.BOOT_FAILED)
     if is_booted and _has_started(seen):
         return RunnerStep.NOTE_STARTED
@@ -128,13 +148,15 @@ def _while_idle(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
     """A runner that is not needed retires first: only GitHub knows whether it has been given a job meanwhile."""
     is_unused = seen.runner.idle_at is not None and now - seen.runner.idle_at > UNUSED_RUNNER_LIMIT
     leaves = seen.host is None or is_leaving(seen.host)
-    needless = leaves or is_unused or _is_job_over(seen) or has_ended(seen)
+    needless = leaves or is_unused or _is_job_over(seen) or has_ended(seen) or has_vanished(seen)
     return RunnerStep.RETIRE if needless else RunnerStep.WAIT
 
 
 def _while_busy(seen: RunnerSeen, now: datetime) -> RunnerStep | Ending:
     if has_ended(seen) or _is_job_over(seen):
         return Ending(RunnerEnd.JOB_COMPLETED)
+    if has_vanished(seen):
+        return Ending(RunnerEnd.VANISHED)
     parked_at = seen.runner.parked_at
     if parked_at is not None and now - parked_at > seen.park_limit:
         return Ending(RunnerEnd.PARKED_TOO_LONG)
@@ -159,6 +181,17 @@ def _is_job_over(seen: RunnerSeen) -> bool:
     return job is not None and job.runner_id == seen.runner.id and (job.end is not None or job.state is JobState.LOST)
 
 
+def is_let_go(seen: RunnerSeen) -> bool:
+    """Say whether GitHub has removed its registration by itself: it was good for one job, and GitHub says that is over.
+
+    If it has not after all, the reaper finds what is left.
+    """
+    job, is_usual = seen.job, seen.runner.end in {None, RunnerEnd.JOB_COMPLETED}
+    if job is None or job.runner_id != seen.runner.id or not is_usual:
+        return False
+    return job.started_at is not None and job.conclusion is not None
+
+
 def end_of_retired(seen: RunnerSeen) -> RunnerEnd:
     """Say why a runner that GitHub has let go is ended."""
     if is_lost(seen.host):
@@ -168,10 +201,17 @@ def end_of_retired(seen: RunnerSeen) -> RunnerEnd:
     return RunnerEnd.HOST_LEAVING if seen.host is not None and is_leaving(seen.host) else RunnerEnd.UNUSED
 
 
+def is_in_vain(seen: RunnerSeen) -> bool:
+    """Say whether GitHub gave it no job although one waited all the time that it fits."""
+    job, idle_at = seen.job, seen.runner.idle_at
+    is_counted_on = job is not None and job.state is JobState.PLACED and job.runner_id == seen.runner.id
+    return is_counted_on and job is not None and idle_at is not None and job.queued_at <= idle_at
+
+
 def is_taken_away(seen: RunnerSeen) -> bool:
     """Say whether a running job can never end by itself: its machine is no more, or was ended to run it again."""
     match seen.runner.end:
-        case RunnerEnd.REQUEUED:
+        case RunnerEnd.REQUEUED | RunnerEnd.VANISHED:
             return True
         case RunnerEnd.JOB_TOO_LONG | RunnerEnd.JOB_REFUSED:
             return False
@@ -187,7 +227,9 @@ def is_lost_with_its_host(seen: RunnerSeen, is_host_silent: bool) -> bool:  # no
     """
     if has_ended(seen):
         return False
-    if seen.runner.end is RunnerEnd.REQUEUED:
+    if has_vanished(seen):
+        return True
+    if seen.runner.end in {RunnerEnd.REQUEUED, RunnerEnd.VANISHED}:
         return True
     if seen.runner.end not in {None, RunnerEnd.HOST_LOST, RunnerEnd.PARKED_TOO_LONG}:
         return False

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from workers.domain.labels import Interrupt, Range, Unserved, Wish, reading
+from workers.domain.architecture import BUILT
+from workers.domain.labels import ALWAYS, Again, Interrupt, Range, Unserved, Wish, reading
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import Origin, Package, Policy, Pool, Terms
 
-POOL: Final = "pool"
 # What says which package; the others say how it is run.
 SHAPING: Final = ("cpu", "ram", "image")
 
@@ -51,6 +51,8 @@ def granted(wish: Wish, origin: Origin, policy: Policy) -> Terms | str:
         network=full.network or GuestNetwork.RELAY,
         interrupt=full.interrupt or Interrupt.MOVE,
         max_minutes=full.max_minutes or pool.minutes_max,
+        rerun=full.rerun or Again.AUTO,
+        level=pool.level,
     )
 
 
@@ -103,10 +105,12 @@ def _pools_by_wish(wish: Wish, policy: Policy) -> list[Pool]:
 
 
 def _refusals(wish: Wish, pool: Pool) -> Iterator[str]:
-    """Yield what this pool does not allow."""
+    """Yield what this pool does not allow, and what no pool can."""
+    if wish.arch is not None and wish.arch not in BUILT:
+        yield f"arch={wish.arch} is not built yet; ask for arch={' or arch='.join(sorted(BUILT))}, or leave arch out"
     for key in wish.options:
-        if key != POOL and key not in pool.keys:
-            may = ", ".join(key for key in sorted(pool.keys - {POOL})) or "nothing"
+        if key not in pool.keys | ALWAYS:
+            may = ", ".join(key for key in sorted(pool.keys - ALWAYS)) or "nothing"
             yield f"{key} may not be asked for in pool {pool.name}; leave it out (one may ask for: {may})"
     if wish.image is not None and pool.images and wish.image not in pool.images:
         yield f"image={wish.image} is not for pool {pool.name}; take one that is ({', '.join(pool.images)})"
@@ -121,6 +125,7 @@ def _refusals(wish: Wish, pool: Pool) -> Iterator[str]:
 def _fits(package: Package, wish: Wish) -> bool:
     return (
         wish.image in {None, package.image}
+        and wish.arch in {None, package.likeness.architecture}
         and (wish.cpu is None or package.shape.vcpus in wish.cpu)
         and (wish.ram is None or package.ram_gib in wish.ram)
     )
@@ -137,7 +142,9 @@ def _no_package(wish: Wish, pool: Pool, policy: Policy) -> str:
 
 def _nearer(wish: Wish, pool: Pool, policy: Policy) -> Iterator[Wish]:
     """Yield wishes like this one that the pool may grant: in the order of how near their packages are."""
-    allowed = wish.without(key for key in wish.options if key not in pool.keys | {POOL})
+    allowed = wish.without(key for key in wish.options if key not in pool.keys | ALWAYS)
+    if allowed.arch not in BUILT:
+        allowed = allowed.without(["arch"])
     if allowed.max_minutes is not None and pool.minutes_max is not None:
         allowed = replace(allowed, max_minutes=min(allowed.max_minutes, pool.minutes_max))
     for package in sorted(policy.offered(pool), key=lambda package: _distance(wish, package)):

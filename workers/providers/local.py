@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Final, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from workers.domain.errors import NoCapacity, Refused, SpotError, Throttled, Unreachable
+from workers.domain.host import Host
+from workers.domain.market import ANYWHERE, Sources
 from workers.domain.names import HostId
 from workers.domain.runner import Shape
+from workers.domain.user_data import cloud_config
 from workers.ports import Instance
 
 # The caller holds a lease of ten seconds; a launch only orders, and the instance's state tells how it goes.
@@ -25,7 +29,7 @@ _ALL: Final = TypeAdapter(tuple[Instance, ...])
 
 
 class LocalMarket:
-    """ports.Cloud, for the rehearsal and for one machine."""
+    """ports.Cloud and ports.Interrupter, for the rehearsal and for one machine."""
 
     def __init__(self, url: str) -> None:
         timeout = httpx.Timeout(CALL_LIMIT_S, connect=CONNECT_LIMIT_S)
@@ -35,8 +39,15 @@ class LocalMarket:
     def name(self) -> str:
         return "local"
 
-    def launch(self, host_id: HostId, spec: Shape, user_data: Mapping[str, str]) -> Instance:
-        answer = self._call("PUT", f"/instances/{host_id}", {"spec": asdict(spec), "user_data": dict(user_data)})
+    def launch(
+        self,
+        host_id: HostId,
+        spec: Shape,
+        user_data: Mapping[str, str],
+        sources: Sources = ANYWHERE,  # noqa: ARG002 - it has one zone and one kind of offer
+    ) -> Instance:
+        told = cloud_config(user_data)
+        answer = self._call("PUT", f"/instances/{host_id}", {"spec": asdict(spec), "user_data": told})
         return _read(_ONE, answer)
 
     def terminate(self, host_id: HostId) -> None:
@@ -48,6 +59,10 @@ class LocalMarket:
 
     def owned(self) -> Iterable[Instance]:
         return _read(_ALL, self._call("GET", "/instances"))
+
+    def take_back(self, host: Host, notice: timedelta) -> None:
+        """Keep ports.Interrupter's promise: any notice is given, none too."""
+        self._call("POST", f"/instances/{host.id}/notice", {"seconds": notice.total_seconds()})
 
     def close(self) -> None:
         """Close every connection."""

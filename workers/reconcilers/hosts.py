@@ -10,20 +10,32 @@ from typing import Final, assert_never
 
 import structlog
 
-from workers.domain.errors import Refused, Throttled, Unreachable
+from workers.domain.errors import NoCapacity, Refused, Throttled, Unreachable
 from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState
 from workers.domain.migration import Migration
 from workers.domain.names import HostId, RunnerId, migration_id
 from workers.domain.runner import RUNNER, Runner, RunnerEnd, RunnerState
 from workers.planning.capacity import is_surplus
-from workers.planning.evacuation import Decision, Move, Park, Requeue, moves_now, parks_now, plan, requeues_now
+from workers.planning.emptying import empty_by, to_empty
+from workers.planning.evacuation import (
+    Decision,
+    LetFinish,
+    Move,
+    Park,
+    Requeue,
+    moves_now,
+    parks_now,
+    plan,
+    requeues_now,
+)
 from workers.planning.fleet import Fleet, binds
 from workers.planning.hosting import HostSeen, HostStep, is_past_deadline, next_step
 from workers.planning.leaving import Known, needs_move, planned, situation
 from workers.planning.parking import planned_park
 from workers.ports import Clock, Cloud, Hints, InstanceState, Lease, Store
 from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.clouds import PATIENCE, Clouds
 from workers.reconcilers.patience import patience
 
 log = structlog.get_logger()
@@ -40,7 +52,7 @@ class HostPolicy:
     """What every host is told."""
 
     user_data: Mapping[str, str]
-    """`control_url`, `control_ca_sha256` and `relay_address`."""
+    """`control_url` and `control_ca_sha256`; the token is each host's own and says whose it is."""
 
 
 class Hosts:
@@ -49,14 +61,14 @@ class Hosts:
     def __init__(
         self,
         store: Store,
-        cloud: Cloud,
+        clouds: Clouds,
         hints: Hints,
         clock: Clock,
         buyer: Buyer,
         policy: HostPolicy,
         token: Callable[[], str] = lambda: secrets.token_hex(5),
     ) -> None:
-        self._store, self._cloud, self._hints, self._clock = store, cloud, hints, clock
+        self._store, self._clouds, self._hints, self._clock = store, clouds, hints, clock
         self._buyer, self._policy, self._token = buyer, policy, token
         self._listens_since = clock.now()
         self._tried: dict[
@@ -80,16 +92,23 @@ class Hosts:
 
     def end_leaked(self) -> None:
         """End every instance that carries our name and that no open host stands for."""
-        with patience("cloud", self._cloud.name):
-            wanted = {host.id for host in self._store.hosts.open()}
-            for instance in self._cloud.owned():
-                if instance.host_id not in wanted and not self._is_open(instance.host_id):
-                    self._cloud.terminate(instance.host_id)
+        for cloud in self._clouds:
+            with patience("cloud", cloud.name):
+                try:
+                    self._end_leaked_at(cloud)
+                except Refused as error:  # the others are looked at all the same
+                    log.error("cloud_refuses", cloud=cloud.name, because=str(error))  # noqa: TRY400 the sentence says it all
 
-    def _is_open(self, host_id: HostId) -> bool:
+    def _end_leaked_at(self, cloud: Cloud) -> None:
+        wanted = {host.id for host in self._store.hosts.open() if host.cloud == cloud.name}
+        for instance in cloud.owned():
+            if instance.host_id not in wanted and not self._is_open(instance.host_id, cloud.name):
+                cloud.terminate(instance.host_id)
+
+    def _is_open(self, host_id: HostId, cloud: str) -> bool:
         """Look once more: it may have been asked for after the list was made."""
         host = self._store.hosts.get(host_id)
-        return host is not None and host.state in HOST.open
+        return host is not None and host.state in HOST.open and host.cloud == cloud
 
     def _step(self, host_id: HostId) -> bool:
         if self._store.hosts.get(host_id) is None:
@@ -99,6 +118,9 @@ class Hosts:
             step = next_step(seen, self._clock.now())
             if step not in {HostStep.EVACUATE, HostStep.WAIT}:
                 return self._act(lease, step)
+            if seen.host.state is HostState.LAUNCHING:
+                self._look_where(lease)
+                return False
         # Moves are written under the runners' leases, and the host's daemon may want its row meanwhile.
         return self._evacuate(seen.host) if step is HostStep.EVACUATE else self._offer(seen.host)
 
@@ -110,17 +132,17 @@ class Hosts:
             host=host,
             is_used=bool(fleet.runners_of(host.id) or moves),
             is_surplus=is_surplus(host, fleet, self._buyer.policy, now) and not self._buyer.waiting(),
-            is_told_dead=(is_past_deadline(host, now) or host.id in fleet.silent) and self._is_dead(host.id),
+            is_told_dead=(is_past_deadline(host, now) or host.id in fleet.silent) and self._is_dead(host),
             silent_for=now - max(host.heartbeat_at or now, self._listens_since),
             others_are_heard=any(one.heartbeat_at and one.id not in fleet.silent for one in fleet.hosts),
         )
 
-    def _is_dead(self, host_id: HostId) -> bool:
+    def _is_dead(self, host: Host) -> bool:
         try:
-            instance = self._cloud.describe(host_id)
-        except (Throttled, Unreachable):
+            instance = self._clouds.of(host).describe(host.id)
+        except (Throttled, Unreachable, Refused):
             return False
-        return instance is None or instance.state is InstanceState.TERMINATED
+        return instance is None or instance.state in {InstanceState.STOPPED, InstanceState.TERMINATED}
 
     def _act(self, lease: Lease[Host], step: HostStep) -> bool:
         match step:
@@ -151,27 +173,55 @@ class Hosts:
     def _launch(self, lease: Lease[Host]) -> bool:
         host, now = lease.row, self._clock.now()
         token = self._store.issue_token(host.id, now + TOKEN_LIMIT)
-        told = {**self._policy.user_data, "host_id": host.id, "token": token}
+        told = {**self._policy.user_data, "token": token}
         try:
-            instance = self._cloud.launch(host.id, host.spec, told)
+            instance = self._clouds.launch(host, told)
         except Refused as error:
-            log.error("launch_refused", host=host.id, because=str(error))  # noqa: TRY400 the sentence says it all
-            self._enter(lease, HostState.TERMINATING)
+            self._give_up(lease, str(error))
             return False  # whoever still wants a host asks for another one at the sweep's pace
-        launched = replace(host, state=HOST.move(host.state, HostState.LAUNCHING), instance_id=instance.id)
+        except NoCapacity as error:
+            after = self._clouds.sold_out(host)
+            if after != host:
+                lease.write(after, self._event(Happening.LAUNCH_REFUSED, after, because=str(error)))
+            raise
+        except (Throttled, Unreachable) as error:
+            if now - host.requested_at <= PATIENCE or self._clouds.another(host) is None:
+                raise
+            self._give_up(lease, str(error))  # if it was made all the same, its end waits until the cloud answers
+            self._buyer.buy()
+            return False
+        state = HOST.move(host.state, HostState.LAUNCHING)
+        launched = replace(host, state=state, instance_id=instance.id, machine=instance.machine)
         lease.write(launched, self._event(Happening.HOST_LAUNCHED, launched, instance=instance.id))
         return False
+
+    def _look_where(self, lease: Lease[Host]) -> None:
+        """Note where its machine is by now, for the listener: some clouds tell the public address later."""
+        told = lease.row.machine
+        if told is None or told.addresses is None:
+            return
+        instance = self._clouds.of(lease.row).describe(lease.row.id)
+        found = instance.machine.addresses if instance is not None and instance.machine is not None else None
+        if found and found != told.addresses:
+            lease.write(replace(lease.row, machine=replace(told, addresses=found)))
+
+    def _give_up(self, lease: Lease[Host], because: str) -> None:
+        host = lease.row
+        log.error("launch_refused", host=host.id, because=because)
+        given_up = replace(host, state=HOST.move(host.state, HostState.TERMINATING))
+        lease.write(given_up, self._event(Happening.LAUNCH_REFUSED, given_up, because=because))
 
     def _terminate(self, lease: Lease[Host]) -> bool:
         """End the machine and wait for the cloud's word that it is no more: only then nothing runs there."""
         if lease.row.state is HostState.LOST:
             self._enter(lease, HostState.TERMINATING)
         host = lease.row
-        self._cloud.terminate(host.id)
-        instance = self._cloud.describe(host.id)
+        cloud = self._clouds.of(host)
+        cloud.terminate(host.id)
+        instance = cloud.describe(host.id)
         if instance is not None and instance.state is not InstanceState.TERMINATED:
             return False
-        ended = replace(host, state=HOST.move(host.state, HostState.TERMINATED))
+        ended = replace(host, state=HOST.move(host.state, HostState.TERMINATED), ended_at=self._clock.now())
         lease.write(ended, self._event(Happening.HOST_TERMINATED, ended))
         self._tell_everybody_on(ended)
         self._buyer.buy()
@@ -192,7 +242,27 @@ class Hosts:
             self._hints.look_at("job", *(str(job.id) for job in self._buyer.waiting()))
             leaving = [one.id for one in self._store.hosts.open() if one.deadline_at is not None]
             self._hints.look_at("host", *leaving)
+            self._empty(host)
         return False
+
+    def _empty(self, host: Host) -> None:
+        """Move the last guests of a host whose paid period ends, so that it can be given back."""
+        policy, now = self._buyer.policy, self._clock.now()
+        if not policy.empties_hosts or self._buyer.waiting():
+            return
+        fleet = self._buyer.fleet()
+        chosen = to_empty(fleet, policy, now)
+        if chosen is None or chosen.id != host.id:
+            return
+        # As if the cloud took it back then; but nothing is lost if a guest stays, so none is parked or run again.
+        source, known = replace(host, deadline_at=empty_by(host, policy, now)), self._known(host, fleet)
+        seen = replace(situation(source, empty_by(host, policy, now), fleet, known, now), can_park=False)
+        decisions = plan(seen, now)
+        if not all(isinstance(decision, Move | LetFinish) for decision in decisions):
+            return
+        for move in moves_now(decisions, seen, now):
+            with patience("runner", move.runner_id):
+                self._plan(replace(move, reason=f"its host can be given back then; {move.reason}"), source)
 
     def _evacuate(self, source: Host) -> bool:
         """Plan for every guest that must leave; let those without a job retire; buy room for whoever has none."""

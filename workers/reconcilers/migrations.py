@@ -97,7 +97,9 @@ class Migrations:
             self._send(replace(seen, row=row))
 
     def _order(self, seen: MigrationSeen, peer: Host | None) -> MoveOrder:
-        return move_order(seen.row, _runner(seen), peer, self._clock.now(), self._park_order(seen.row))
+        stored = self._store.migrations.get(seen.row.park_id) if seen.row.park_id else None
+        how = self._park_order(seen.row)
+        return move_order(seen.row, _runner(seen), peer, self._clock.now(), how, seen.target, stored)
 
     def _park_order(self, row: Migration) -> ParkOrder | None:
         """Return how the guest lies in the store, if it goes there or comes from there."""

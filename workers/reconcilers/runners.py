@@ -6,23 +6,28 @@ configuration is not kept, so a runner that was registered and not started is re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, assert_never
 
-from workers.domain.errors import Refused, RunnerBusy, Throttled, TryLater, Unreachable
+from workers.domain.errors import LeaseLost, Refused, RunnerBusy, Throttled, TryLater, Unreachable, Unregistrable
 from workers.domain.events import Event, Happening
 from workers.domain.host import Host
 from workers.domain.names import RunnerId
 from workers.domain.runner import ENDS_ITS_JOB, RUNNER, Runner, RunnerEnd, RunnerState
-from workers.planning.fleet import is_leaving
+from workers.planning.demand import balance
+from workers.planning.fleet import Fleet, is_leaving
 from workers.planning.moving import MigrationSeen, given_up
 from workers.planning.orders import boot_order
-from workers.planning.running import Ending, RunnerSeen, RunnerStep, end_of_retired, next_step
-from workers.ports import Clock, Forwarding, GitHub, Hints, HostApi, Lease, Relay, Store
+from workers.planning.placement import counts_on
+from workers.planning.running import Ending, RunnerSeen, RunnerStep, end_of_retired, is_in_vain, is_let_go, next_step
+from workers.ports import Clock, Forwarding, GitHub, Hints, HostApi, Lease, Registration, Relay, Store
+from workers.reconcilers.breakers import Breakers
 from workers.reconcilers.sight import host_of
+from workers.reconcilers.standing import WhereInstalled, refusal
 
 # Boot, start, and something unforeseen: one call goes on for so many steps, then others get their turn.
 STEPS_MAX: Final = 4
@@ -39,12 +44,17 @@ class Runners:
         relay: Relay,
         hints: Hints,
         clock: Clock,
+        beside: Executor,
         park_limit: timedelta = timedelta.max,
     ) -> None:
-        """`park_limit` is how long a job may lie in the store before it is given up."""
-        self._store, self._hosts, self._github = store, hosts, github
+        """`beside` does what is done while a host restores.
+
+        `park_limit` is how long a job may lie in the store before it is given up.
+        """
+        self._store, self._hosts, self._github = store, hosts, WhereInstalled(store, github)
         self._relay, self._hints, self._clock = relay, hints, clock
-        self._park_limit = park_limit
+        self._beside, self._park_limit = beside, park_limit
+        self._breakers = Breakers(store, clock)
 
     def due(self) -> Sequence[RunnerId]:
         """Return every runner that is not GONE."""
@@ -70,8 +80,18 @@ class Runners:
             host=host_of(self._store, runner.host_id),
             job=self._store.jobs.get(runner.job_id),
             report=self._store.report_of(runner.id),
+            is_spare=runner.state is RunnerState.REQUESTED and self._is_spare(runner),
             park_limit=self._park_limit,
         )
+
+    def _is_spare(self, runner: Runner) -> bool:
+        """Say whether nobody needs a runner of which nothing exists yet."""
+        job = self._store.jobs.get(runner.job_id)
+        if job is not None and job.runner_id == runner.id and counts_on(job, runner):
+            return False
+        fleet = Fleet(tuple(self._store.hosts.open()), tuple(self._store.runners.open()))
+        now, tripped = self._clock.now(), self._store.tripped()
+        return runner.id in balance(self._store.jobs.open(), fleet, tripped, now).spare
 
     def _act(self, lease: Lease[Runner], seen: RunnerSeen, step: RunnerStep | Ending) -> bool:
         if isinstance(step, Ending):
@@ -103,29 +123,85 @@ class Runners:
         return self._start(lease, seen) if step is RunnerStep.START else self._note_started(lease)
 
     def _boot(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
+        """Restore the microVM and register it meanwhile, so that its job waits for the longer of the two only."""
+        host = _known(seen)
+        self._forget_number(lease)
+        coming = self._beside.submit(self._register, lease.row)
         try:
-            self._hosts.boot(_known(seen), boot_order(lease.row))
+            self._hosts.boot(host, boot_order(lease.row, host))
+            lease.write(_moved(lease.row, RunnerState.BOOTING), self._event(Happening.RUNNER_RESTORED, lease.row))
+            self._point(lease.row, host)
         except Refused as error:
+            self._note_number(lease, coming)
             return self._end(lease, RunnerEnd.BOOT_FAILED, because=str(error))
-        lease.write(_moved(lease.row, RunnerState.BOOTING), self._event(Happening.RUNNER_RESTORED, lease.row))
-        return True
+        except TryLater:
+            self._take_back(lease, coming)
+            raise
+        return self._hand_over(lease, host, coming.result)
 
     def _start(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
-        runner, host = lease.row, _known(seen)
-        self._relay.point(Forwarding(runner.id, runner.epoch, runner.address, host.address or ""))
-        if runner.github_id is not None:  # an earlier try got as far as this, and its number ends with the next line
-            lease.write(replace(runner, github_id=None))
+        """Register a microVM that is there already: there was no budget, or what an earlier try was given is lost."""
+        host = _known(seen)
+        self._point(lease.row, host)
+        self._forget_number(lease)
+        return self._hand_over(lease, host, lambda: self._register(lease.row))
+
+    def _hand_over(self, lease: Lease[Runner], host: Host, coming: Callable[[], Registration]) -> bool:
         try:
-            granted = self._github.register(runner.installation_id, runner.repository, runner.id, runner.labels)
-            runner = replace(runner, github_id=granted.github_id)
-            lease.write(runner, self._event(Happening.RUNNER_REGISTERED, runner))
-            self._hosts.start_runner(host, runner.id, runner.epoch, granted.jit_config)
+            granted = self._granted(lease, coming)
+            self._note(lease, granted)
+            self._hosts.start_runner(host, lease.row.id, lease.row.epoch, granted.jit_config)
         except RunnerBusy:
             # It was started by somebody who could not write so any more, and has a job already.
+            self._breakers.note_served(lease.row)
             return self._keep_as_busy(lease)
         except Refused as error:
             return self._end(lease, RunnerEnd.BOOT_FAILED, because=str(error))
         return self._note_started(lease)
+
+    def _granted(self, lease: Lease[Runner], coming: Callable[[], Registration]) -> Registration:
+        """Return what GitHub has granted; who restored a microVM only to be refused is not to do so for ever."""
+        try:
+            return coming()
+        except Refused as error:
+            runner = lease.row
+            # Where the App is gone another App of ours may serve the account, with runners of the same kind.
+            if refusal(self._store, runner.installation_id, runner.place) is None:
+                self._breakers.note_refused(runner, str(error), is_for_good=isinstance(error, Unregistrable))
+            raise
+
+    def _register(self, runner: Runner) -> Registration:
+        where = runner.installation_id, runner.place
+        return self._github.register(*where, runner.id, runner.labels, runner.group_id)
+
+    def _point(self, runner: Runner, host: Host) -> None:
+        self._relay.point(Forwarding(runner.id, runner.epoch, runner.address, host.address or ""))
+
+    def _forget_number(self, lease: Lease[Runner]) -> None:
+        """An earlier try got as far as being registered; that registration ends when its name is taken again."""
+        if lease.row.github_id is not None:
+            lease.write(replace(lease.row, github_id=None))
+
+    def _note(self, lease: Lease[Runner], granted: Registration) -> None:
+        """Write down GitHub's number; whoever has lost the row takes its own registration away again."""
+        runner = replace(lease.row, github_id=granted.github_id)
+        try:
+            lease.write(runner, self._event(Happening.RUNNER_REGISTERED, runner))
+        except LeaseLost:
+            with suppress(TryLater, Refused):
+                self._github.deregister(runner.installation_id, runner.place, granted.github_id)
+            raise
+
+    def _note_number(self, lease: Lease[Runner], coming: Future[Registration]) -> None:
+        """Write down what was registered beside a restore that failed, so that it is taken away with the rest."""
+        with suppress(Throttled, Unreachable, RunnerBusy, Refused):
+            self._note(lease, coming.result())
+
+    def _take_back(self, lease: Lease[Runner], coming: Future[Registration]) -> None:
+        """Take away what was registered beside a restore that failed and will be tried again."""
+        self._note_number(lease, coming)
+        with suppress(Throttled, Unreachable, RunnerBusy):
+            self._let_go(lease)
 
     def _note_started(self, lease: Lease[Runner]) -> bool:
         runner = replace(_moved(lease.row, RunnerState.IDLE), idle_at=self._clock.now())
@@ -148,7 +224,7 @@ class Runners:
     # ------------------------------------------------------------ the way down
 
     def _end(self, lease: Lease[Runner], end: RunnerEnd, because: str | None = None) -> bool:
-        if lease.row.state is RunnerState.BOOTING and lease.row.github_id is None:
+        if lease.row.state in {RunnerState.REQUESTED, RunnerState.BOOTING} and lease.row.github_id is None:
             self._find_registration(lease)
         runner = replace(_moved(lease.row, RunnerState.STOPPING), end=end)
         detail = {"end": end.value, "because": because}
@@ -158,24 +234,47 @@ class Runners:
         return True
 
     def _find_registration(self, lease: Lease[Runner]) -> None:
-        """Whoever registered it may not have lived to write down GitHub's number: take the name again, to learn one."""
+        """Whoever registered it may not have lived to write down GitHub's number: ask for it by its name."""
         runner = lease.row
         with suppress(Refused):
-            granted = self._github.register(runner.installation_id, runner.repository, runner.id, runner.labels)
-            lease.write(replace(runner, github_id=granted.github_id))
+            found = self._github.number_of(runner.installation_id, runner.place, runner.id)
+            if found is not None:
+                lease.write(replace(runner, github_id=found))
 
     def _deregister(self, lease: Lease[Runner], seen: RunnerSeen) -> bool:
         """Take the registration away, unless GitHub has given it a job: then it is busy."""
         try:
-            self._let_go(lease)
+            self._part(lease, seen)
         except RunnerBusy:
+            self._breakers.note_served(lease.row)
             return self._keep_as_busy(lease)
         except (Unreachable, Throttled):
             if seen.host is None or not is_leaving(seen.host):
                 raise
             # Nobody can tell us whether it has a job, and there is no time to wait: move it as if it had one.
             return self._keep_as_busy(lease)
-        return self._end(lease, end_of_retired(seen))
+        end = end_of_retired(seen)
+        if end is RunnerEnd.UNUSED and is_in_vain(seen):
+            self._breakers.note_unused(lease.row)
+        return self._end(lease, end)
+
+    def _part(self, lease: Lease[Runner], seen: RunnerSeen) -> None:
+        """Take the registration away, unless GitHub has done so by itself because its one job is over.
+
+        A deletion costs as much of GitHub's limits as five questions.
+        """
+        if not is_let_go(seen) and not self._has_gone_by_itself(lease.row):
+            self._let_go(lease)
+        elif lease.row.github_id is not None:
+            lease.write(replace(lease.row, github_id=None))
+
+    def _has_gone_by_itself(self, runner: Runner) -> bool:
+        """Ask whether the registration went with the program, which has ended while nobody told us of its job."""
+        if runner.end is not RunnerEnd.JOB_COMPLETED or runner.github_id is None:
+            return False
+        with suppress(Refused):
+            return self._github.number_of(runner.installation_id, runner.place, runner.id) is None
+        return False
 
     def _let_go(self, lease: Lease[Runner]) -> None:
         """Take the registration away, or leave it if GitHub refuses us: it drops runners that it hears nothing of."""
@@ -184,7 +283,7 @@ class Runners:
             return
         events: list[Event] = []
         try:
-            self._github.deregister(runner.installation_id, runner.repository, runner.github_id)
+            self._github.deregister(runner.installation_id, runner.place, runner.github_id)
         except Refused as error:
             events.append(self._event(Happening.REGISTRATION_LEFT, runner, because=str(error)))
         lease.write(replace(runner, github_id=None), *events)
@@ -213,7 +312,7 @@ class Runners:
         runner = lease.row
         if runner.end in ENDS_ITS_JOB:  # GitHub keeps its registration for as long as it runs the job
             self._stop(runner, seen)
-        self._let_go(lease)
+        self._part(lease, seen)
         if runner.end not in ENDS_ITS_JOB:
             self._stop(runner, seen)
         return self._gone(lease, lease.row)

@@ -15,7 +15,9 @@ from workers.reconcilers.jobs import Jobs
 from workers.reconcilers.migrations import Migrations
 from workers.reconcilers.parks import Parks
 from workers.reconcilers.patience import patience
+from workers.reconcilers.recovery import Recovery
 from workers.reconcilers.runners import Runners
+from workers.reconcilers.stock import Stockroom
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Reconcilers:
     parks: Parks
     hub: Hub | None = None
     """Of the overlay, if the deployment has one."""
+    recovery: Recovery | None = None
+    stock: Stockroom | None = None
 
     def look_at(self, kind: str, key: str) -> None:
         """Advance one row; `kind` and `key` are a hint's."""
@@ -39,11 +43,20 @@ class Reconcilers:
                 self.runners.advance(RunnerId(key))
             case "host":
                 self._advance_host(HostId(key))
+            case "remark":
+                self.jobs.answers.advance(key)
             case "migration":
                 self.migrations.advance(MigrationId(key))
                 self.parks.advance(MigrationId(key))
+            case "installation":
+                self.jobs.look_at_all_of(int(key))
+            case "offers" if self.stock is not None:
+                self.stock.refresh(key)
+            case "recovery" if self.recovery is not None:
+                self.recovery.look(key)
             case _:
-                raise ValueError(f"a hint about {kind!r}; known are job, runner, host and migration")
+                known = "job, runner, host, migration, installation and remark"
+                raise ValueError(f"a hint about {kind!r}; known are {known}")
 
     def _advance_host(self, key: HostId) -> None:
         if self.hub is not None:

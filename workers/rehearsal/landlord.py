@@ -15,13 +15,15 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from workers.domain.errors import NoCapacity, SpotError
+from workers.domain.host import POWERED_OFF
 from workers.domain.names import HostId
+from workers.domain.whereabouts import Machine
 from workers.ports import Instance, InstanceState
 from workers.rehearsal import places as at
 from workers.rehearsal.commands import run, run_quietly
@@ -42,6 +44,8 @@ METADATA_LIMIT_S: Final = 20.0
 LOOK_INTERVAL_S: Final = 1.0
 INSTANCE_ACTION: Final = "latest/meta-data/spot/instance-action"
 REBALANCE: Final = "latest/meta-data/events/recommendations/rebalance"
+# A namespace of this machine has no zone, no type and no price, and nothing is made up.
+MACHINE: Final = Machine(lifecycle="spot")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Rented:
 
     host_id: HostId
     number: int
-    user_data: Mapping[str, str]
+    user_data: str
     state: InstanceState = InstanceState.PENDING
     due_at: float = 0.0
     """When it is to be made, while PENDING."""
@@ -77,8 +81,13 @@ class Rented:
     daemon: Running | None = None
 
     @property
+    def machine(self) -> Machine:
+        """What the market tells of it: behind a NAT it is seen at the NAT's address, which is this one, too."""
+        return replace(MACHINE, addresses=(host_address(self.number),))
+
+    @property
     def view(self) -> Instance:
-        return Instance(id=f"i-{self.number:08x}", host_id=self.host_id, state=self.state)
+        return Instance(id=f"i-{self.number:08x}", host_id=self.host_id, state=self.state, machine=self.machine)
 
 
 class Landlord:
@@ -96,7 +105,7 @@ class Landlord:
 
     # ------------------------------------------------------------ what a renter may ask
 
-    def launch(self, host_id: HostId, user_data: Mapping[str, str]) -> Instance:
+    def launch(self, host_id: HostId, user_data: str) -> Instance:
         """Order a machine; the same host gets the same one. Raises `NoCapacity` when there is none to sell."""
         with self._changed:
             if host_id not in self._rented:
@@ -114,6 +123,14 @@ class Landlord:
         """Have machines to sell from now on, or none."""
         with self._changed:
             self._sells = machines
+
+    def take_all_back(self, seconds: float) -> None:
+        """Give notice of every machine there is, and have none to sell: whoever was quick gets none either."""
+        with self._changed:
+            self._sells = False
+            for rented in self._rented.values():
+                if rented.state is not InstanceState.TERMINATED:
+                    self.end(rented.host_id, seconds, with_notice=True)
 
     def instance(self, host_id: HostId) -> Instance | None:
         with self._changed:
@@ -137,6 +154,12 @@ class Landlord:
                 self._tell(rented, INSTANCE_ACTION, {"action": "terminate", "time": _in(after_s)})
             self._changed.notify_all()
             return True
+
+    def notice_of(self, host_id: HostId) -> str | None:
+        """Return the notice that a machine's metadata service gives, or will give once it is there."""
+        with self._changed:
+            rented = self._rented.get(host_id)
+            return None if rented is None else rented.bodies.get(INSTANCE_ACTION)
 
     def rebalance(self, host_id: HostId) -> bool:
         """Say that a machine is at an elevated risk of being taken back; False if there is none."""
@@ -205,14 +228,13 @@ class Landlord:
             del self._rented[key]
 
     def _restart_daemons(self) -> None:
-        """Start a daemon again that has ended by itself, as the machine's systemd would."""
+        """Start a daemon that has ended again, as the machine's systemd would, unless it has ended its machine."""
         for rented in self._rented.values():
-            if (
-                rented.state is InstanceState.RUNNING
-                and rented.processes
-                and rented.daemon
-                and not rented.daemon.is_alive
-            ):
+            if rented.state is not InstanceState.RUNNING or not rented.processes or not rented.daemon:
+                continue
+            if rented.daemon.child.poll() == POWERED_OFF:
+                rented.ends_at = 0.0
+            elif not rented.daemon.is_alive:
                 print(f"{rented.host_id}: its daemon has ended and is started again", flush=True)  # noqa: T201 a log
                 rented.daemon = rented.processes.again(rented.daemon)
 
@@ -237,7 +259,7 @@ class Landlord:
             rented.bodies |= {
                 "latest/meta-data/instance-id": rented.view.id,
                 **{f"latest/meta-data/{kind}": address for kind, address in addresses.items()},
-                "latest/user-data": json.dumps(dict(rented.user_data)),
+                "latest/user-data": rented.user_data,
             }
             write_state(file, rented.bodies)
         if self.estate.disk_mib is not None:

@@ -34,7 +34,7 @@ Body = TypeVar("Body", bound=BaseModel)
 class LaunchBody(BaseModel):
     model_config = _STRICT
     spec: Shape
-    user_data: dict[str, str]
+    user_data: str
 
 
 class NoticeBody(BaseModel):
@@ -97,12 +97,22 @@ def create_market(landlord: Landlord) -> Flask:
     def rebalance(name: str) -> Response:
         return _found(known=landlord.rebalance(_host(name)))
 
+    _let_all_be_changed(app, landlord)
+    return app
+
+
+def _let_all_be_changed(app: Flask, landlord: Landlord) -> None:
+    """Add what is said of the whole market."""
+
+    @app.post("/notice")
+    def notice_to_all() -> Response:
+        landlord.take_all_back(_read(NoticeBody).seconds)
+        return _nothing()
+
     @app.put("/stock")
     def stock() -> Response:
         landlord.sell(machines=_read(StockBody).machines)
         return _nothing()
-
-    return app
 
 
 def _host(name: str) -> HostId:

@@ -14,6 +14,7 @@ from typing import Any, Final, assert_never
 
 from workers.domain.events import Event, Happening
 from workers.domain.migration import Migration, MigrationPhase
+from workers.planning.readying import readying
 from workers.rehearsal import gaps
 from workers.rehearsal.gaps import Beat
 from workers.rehearsal.job.end import MARK
@@ -81,9 +82,22 @@ def report(seen: Seen) -> Json:
         "jobs": jobs,
         "cold_boot_s": None if seen.cold_boot_s is None else round(seen.cold_boot_s, 2),
         "job_lock_s": seen.job_lock_s,
+        "hosts": _hosts(seen),
         "tunnelled_mib": _rounded(seen.tunnelled_mib),
         "machine": _machine(seen),
         "leftovers": list(seen.leftovers),
+    }
+
+
+def _hosts(seen: Seen) -> Json:
+    """Tell of each host how long it took from running to READY, and what for."""
+    return {
+        host_id: {
+            "ready_s": None if one.ready_s is None else round(one.ready_s, 3),
+            "stages_s": dict(one.spans_s),
+            "own_s": dict(one.own_s),
+        }
+        for host_id, one in readying(seen.events).items()
     }
 
 

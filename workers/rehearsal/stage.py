@@ -41,7 +41,7 @@ JOB_LOCK_S: Final = 30
 # As much of it as of GitHub's own is let pass with a parked guest.
 PARK_PART: Final = 0.85
 # Several Python programs start at once on what may be two processors.
-READY_LIMIT_S: Final = 60.0
+READY_LIMIT_S: Final = 180.0
 MARKET_LIMIT_S: Final = 10.0
 APP_ID: Final = 4711
 ACCOUNT: Final = "octo-org"
@@ -178,6 +178,10 @@ class Stage:
         """Let the market take a host back after so many seconds; 0: at once, without a notice."""
         self._ask_market("POST", host_id, "notice", {"seconds": seconds})
 
+    def take_all_away(self, seconds: float) -> None:
+        """Let the market take every host back after so many seconds, and have no machines to sell from now on."""
+        self._ask("POST", f"{MARKET_URL}/notice", {"seconds": seconds})
+
     def give_back(self, host_id: HostId) -> None:
         """Let the market withdraw its notice."""
         self._ask_market("DELETE", host_id, "notice")
@@ -270,6 +274,8 @@ class Stage:
             "MARKET_URL": MARKET_URL,
             "RELAY_URL": f"https://{at.RELAY_UNDERLAY}:{at.RELAY_PORT}",
             "RELAY_ADDRESS": at.RELAY_UNDERLAY,
+            # A simulated cloud may tell of addresses of its own, and its machines stand in this network all the same.
+            "HOST_NATS": json.dumps([str(at.UNDERLAY)]),
             "PACKAGE": self.kit.package,
             "READY_HOSTS": self.terms.ready_hosts,
             "PARK_LIMIT_S": self.terms.park_limit_s,

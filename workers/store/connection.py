@@ -2,17 +2,21 @@
 
 SQLite has one writer at a time. A transaction that reads first and writes later
 is refused when another wrote in between, so writers take their turn at BEGIN;
-readers never wait.
+readers never wait, and see each statement's own moment (as on PostgreSQL).
+
+A commit is on the disk before anybody is told, except for what is only *noted*:
+a lease, a heartbeat. Of two processors' work and one disk's, that was the most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, make_url
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, Insert, NullPool, Table, create_engine, event, make_url
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -22,8 +26,12 @@ from sqlalchemy.exc import (
     StatementError,
 )
 from sqlalchemy.exc import TimeoutError as PoolExhausted
+from sqlalchemy.sql.dml import ReturningInsert
 
 from workers.domain.errors import BadInput, SpotError, Unreachable
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 # How long a writer waits for its turn; a request that waits longer is better refused.
 TURN_LIMIT_S: Final = 10
@@ -56,6 +64,7 @@ class Database:
                 f"database_url cannot be used ({error}); write sqlite:////path/file or postgresql+psycopg://user@host/name"
             ) from error
         self._reads = self.engine.execution_options(reads_only=True)
+        self._notes = self.engine.execution_options(is_missed_by_nobody=True)
 
     @property
     def is_postgresql(self) -> bool:
@@ -64,7 +73,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Read; nobody waits."""
+        """Read, one statement or several that need not agree; nobody waits."""
         with self._translated(), self._reads.begin() as connection:
             yield connection
 
@@ -72,6 +81,15 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Write, and read what the write depends on. Nothing slow may happen here: on SQLite all others wait."""
         with self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def noting(self) -> Iterator[Connection]:
+        """Write what a power cut may take back, as nobody who would miss it outlives the machine either.
+
+        All others see it at once, and whatever is written afterwards never reaches the disk before it.
+        """
+        with self._translated(), self._notes.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -104,7 +122,9 @@ def _engine(url: str, *, pooled: bool) -> Engine:
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
         return engine
-    return create_engine(url, pool_pre_ping=pooled, connect_args={"connect_timeout": TURN_LIMIT_S}, **pool)
+    engine = create_engine(url, pool_pre_ping=pooled, connect_args={"connect_timeout": TURN_LIMIT_S}, **pool)
+    event.listen(engine, "begin", _begin_on_postgresql)
+    return engine
 
 
 def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 the driver's own class, which only this dialect knows
@@ -114,29 +134,55 @@ def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 the driv
 
 
 def _begin(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("reads_only")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if options.get("reads_only"):
+        return
+    wanted = "NORMAL" if options.get("is_missed_by_nobody") else "FULL"
+    if connection.info.get("synchronous", "FULL") != wanted:
+        connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
+        connection.info["synchronous"] = wanted
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_on_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get("is_missed_by_nobody"):
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
 
 def insert_once(connection: Connection, table: Table, row: dict[str, Any], key: str) -> bool:
     """Insert one row; False if its key is there already."""
-    inserting = _insert(connection, table).on_conflict_do_nothing(index_elements=[key]).returning(table.c[key])
-    return connection.execute(inserting, row).first() is not None
+    return connection.execute(_inserting(connection.dialect.name, table, key, told=True), row).first() is not None
 
 
 def insert_missing(connection: Connection, table: Table, rows: list[dict[str, Any]], key: str) -> None:
     """Insert the rows whose key is not there yet."""
-    connection.execute(_insert(connection, table).on_conflict_do_nothing(index_elements=[key]), rows)
+    connection.execute(_inserting(connection.dialect.name, table, key, told=False), rows)
 
 
 def upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """Insert these rows or put them in the place of those with the same primary key."""
+    connection.execute(_upserting(connection.dialect.name, table), rows)
+
+
+# Making a statement costs more than carrying it out, so each is made once.
+@cache
+def _inserting(dialect: str, table: Table, key: str, *, told: bool) -> ReturningInsert[Any] | Insert:
+    inserting = _insert(dialect, table).on_conflict_do_nothing(index_elements=[key])
+    return inserting.returning(table.c[key]) if told else inserting
+
+
+@cache
+def _upserting(dialect: str, table: Table) -> Insert:
     keys = [column.name for column in table.primary_key]
-    statement = _insert(connection, table)
+    statement = _insert(dialect, table)
     replaced = {column.name: column for column in statement.excluded if column.name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=replaced), rows)
+    return statement.on_conflict_do_update(index_elements=keys, set_=replaced)
 
 
-def _insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Both know what to do about a conflict, in the same words; the general one does not."""
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    if dialect != "postgresql":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - loads a dozen drivers' modules
+
+    return postgresql.insert(table)

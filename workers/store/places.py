@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, bindparam, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from workers.domain.errors import NoRoom
@@ -19,7 +19,7 @@ from workers.domain.host import Host, HostState, fits, room
 from workers.domain.job import Job
 from workers.domain.migration import MIGRATION, Migration, MigrationPhase
 from workers.domain.names import HostId
-from workers.domain.runner import Runner, RunnerState, Shape
+from workers.domain.runner import Quota, Runner, RunnerState, Shape
 from workers.store.connection import insert_once
 from workers.store.rows import EVENTS, HOSTS, JOBS, MIGRATIONS, RUNNERS, Kind
 from workers.store.schema import migrations, runners
@@ -29,7 +29,16 @@ LEAVING: Final = frozenset({HostState.LOST, HostState.TERMINATING, HostState.TER
 # From the commit on the runner itself is counted where it went.
 UNDECIDED: Final = sorted(MIGRATION.open - {MigrationPhase.COMMITTED})
 # Entries become visible in the order of their numbers only if one transaction at a time writes them.
+_ENTERING: Final = insert(EVENTS.table)
 TIMELINE_LOCK: Final = text("SELECT pg_advisory_xact_lock(7707001)")
+
+# Two workers that see one place left must not both take it; the first key says what kind of lock this is.
+_QUOTA_LOCK: Final = text("SELECT pg_advisory_xact_lock(7707002, hashtext(:place))")
+_OF_REPOSITORY: Final = select(func.count()).where(
+    runners.c.pool == bindparam("pool"),
+    func.lower(runners.c.repository) == func.lower(bindparam("place")),
+    runners.c.state != RunnerState.GONE.value,
+)
 
 
 def insert_row(connection: Connection, row: Job | Runner | Host | Migration) -> bool:
@@ -45,15 +54,27 @@ def insert_row(connection: Connection, row: Job | Runner | Host | Migration) -> 
             return _place(connection, MIGRATIONS, row, row.target_id)
 
 
-def insert_all(connection: Connection, rows: Iterable[Job | Runner | Host | Migration | Event]) -> None:
-    """Insert what is not known yet, and the timeline entries behind it."""
+def insert_all(connection: Connection, rows: Iterable[Job | Runner | Host | Migration | Event | Quota]) -> None:
+    """Insert what is not known yet, and the timeline entries behind it. Raises `NoRoom`."""
     entries = []
     for row in rows:
-        if isinstance(row, Event):
-            entries.append(row)
-        else:
-            insert_row(connection, row)
+        match row:
+            case Event():
+                entries.append(row)
+            case Quota():
+                _require_within(connection, row)
+            case _:
+                insert_row(connection, row)
     insert_events(connection, entries)
+
+
+def _require_within(connection: Connection, quota: Quota) -> None:
+    """Raise `NoRoom` unless one more runner may be there; whoever else wants one waits for the end of this."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_QUOTA_LOCK, {"place": f"{quota.pool} {quota.repository.lower()}"})
+    there = connection.execute(_OF_REPOSITORY, {"pool": quota.pool, "place": quota.repository}).scalar_one()
+    if there >= quota.runners_max:
+        raise NoRoom(f"{quota.repository} has its {quota.runners_max} runners in pool {quota.pool} by now; look again")
 
 
 def insert_events(connection: Connection, entries: Iterable[Event]) -> None:
@@ -61,7 +82,7 @@ def insert_events(connection: Connection, entries: Iterable[Event]) -> None:
     if columns := [EVENTS.columns(entry) for entry in entries]:
         if connection.dialect.name == "postgresql":
             connection.execute(TIMELINE_LOCK)
-        connection.execute(insert(EVENTS.table), columns)
+        connection.execute(_ENTERING, columns)
 
 
 def _insert(connection: Connection, kind: Kind[Any], row: Job | Runner | Host | Migration) -> bool:

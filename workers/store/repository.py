@@ -8,33 +8,64 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
+from workers.domain.breaker import Breaker
 from workers.domain.events import Delivery, Event, JobFact
 from workers.domain.hold import Hold
 from workers.domain.host import Host
 from workers.domain.host_class import HostClass
+from workers.domain.installation import Installation
 from workers.domain.job import Job
+from workers.domain.listed import Scope
 from workers.domain.messages import RunnerReport
 from workers.domain.migration import LineSeen, Migration, Role
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.overlay import Station
+from workers.domain.registration import Token
+from workers.domain.remark import Remark
 from workers.domain.runner import Runner, RunnerState
+from workers.domain.user_data import host_token
 from workers.ports import Clock
-from workers.store import decisions, schema, stations
+from workers.store import breakers, decisions, installations, remarks, schema, sightings, stations
+from workers.store.catalogues import SqlCatalogues
 from workers.store.connection import Database, insert_missing, insert_once, upsert
 from workers.store.places import insert_events
-from workers.store.rows import EVENTS, FACTS, HOLDS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS
+from workers.store.rows import EVENTS, FACTS, HOLDS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS, TOKENS
 from workers.store.schema import deliveries, events, facts, holds, hosts, reports, runners, tokens
 from workers.store.shelves import SqlShelf
 from workers.store.upgrade import upgrade
 
+_KEPT = tuple(column.name for column in deliveries.c)
 _IS_HERE = runners.c.state != RunnerState.GONE.value
+_NUMBERS = select(runners.c.number).where(_IS_HERE)
+_FACTS_OF = select(facts).where(facts.c.job_id == bindparam("job")).order_by(facts.c.number)
+_UNSEEN = select(facts.c.job_id).where(~facts.c.is_in_row).group_by(facts.c.job_id).order_by(func.min(facts.c.number))
+# What is marked already is not written again: most looks at a job bring nothing new.
+_MARKING = (
+    update(facts)
+    .where(facts.c.delivery.in_(bindparam("named", expanding=True)), ~facts.c.is_in_row)
+    .values(is_in_row=True)
+)
+_HEARD = (
+    update(hosts)
+    .where(hosts.c.id == bindparam("host"))
+    .values(heartbeat_at=bindparam("at"), host_class=bindparam("class"))
+    .returning(hosts)
+)
+_IS_OWNER = (runners.c.id == reports.c.runner_id) & (runners.c.host_id == reports.c.host_id)
+_REPORT_OF = select(reports).join(runners, _IS_OWNER).where(runners.c.id == bindparam("runner"))
+_LAST_LOAD_OF = (
+    select(reports)
+    .where(reports.c.runner_id == bindparam("runner"), reports.c.load.is_not(None))
+    .order_by(reports.c.seen_at.desc())
+    .limit(1)
+)
 
 
 class SqlStore:
@@ -47,6 +78,7 @@ class SqlStore:
         self.runners = SqlShelf[RunnerId, Runner](database, RUNNERS, clock, lease_wait)
         self.hosts = SqlShelf[HostId, Host](database, HOSTS, clock, lease_wait)
         self.migrations = SqlShelf[MigrationId, Migration](database, MIGRATIONS, clock, lease_wait)
+        self.catalogues = SqlCatalogues(database)
 
     def close(self) -> None:
         """Let every connection go."""
@@ -73,32 +105,62 @@ class SqlStore:
         for row in rows:
             batch.setdefault(row.guid, row)
         # Two batches with the same deliveries wait for each other in one order, or PostgreSQL would have to end one.
-        kept = [{column.name: getattr(batch[guid], column.name) for column in deliveries.c} for guid in sorted(batch)]
+        kept = [{name: getattr(batch[guid], name) for name in _KEPT} for guid in sorted(batch)]
         said = [FACTS.columns(row.fact) for row in batch.values() if row.fact]
+        told = {row.guid: row.installation for row in batch.values() if row.installation}
         with self._database.writing() as connection:
-            for table, columns, key in ((deliveries, kept, "guid"), (facts, said, "delivery")):
-                if columns:
-                    insert_missing(connection, table, columns, key)
+            if told:  # heard once: what is sent again was said before whatever came since
+                fresh = [row["guid"] for row in kept if insert_once(connection, deliveries, row, "guid")]
+                installations.hear(connection, [told[guid] for guid in fresh if guid in told])
+            elif kept:
+                insert_missing(connection, deliveries, kept, "guid")
+            if said:
+                insert_missing(connection, facts, said, "delivery")
+
+    def installation(self, installation_id: int) -> Installation | None:
+        """Return what GitHub has said of one installation, None if nothing."""
+        with self._database.reading() as connection:
+            return installations.read(connection, installation_id)
+
+    def known_deliveries(self, guids: Collection[str]) -> Collection[str]:
+        """Return which of these GUIDs have been written down."""
+        with self._database.reading() as connection:
+            return sightings.known_deliveries(connection, guids)
+
+    def active_repositories(self, since: datetime) -> Sequence[Scope]:
+        """Return where jobs were last heard of since then, the latest first."""
+        with self._database.reading() as connection:
+            return sightings.active_repositories(connection, since)
 
     def facts_of(self, job_id: JobId) -> Sequence[JobFact]:
         """Return every fact about one job, in the order in which they came."""
-        query = select(facts).where(facts.c.job_id == job_id).order_by(facts.c.number)
         with self._database.reading() as connection:
-            return [FACTS.row(found) for found in connection.execute(query).mappings()]
+            return [FACTS.row(found) for found in connection.execute(_FACTS_OF, {"job": job_id}).mappings()]
 
     def jobs_with_unseen_facts(self) -> Sequence[JobId]:
         """Return the jobs that have facts which `mark_seen` has not named, the longest waiting first."""
-        query = (
-            select(facts.c.job_id).where(~facts.c.is_in_row).group_by(facts.c.job_id).order_by(func.min(facts.c.number))
-        )
         with self._database.reading() as connection:
-            return [JobId(number) for number in connection.scalars(query)]
+            return [JobId(number) for number in connection.scalars(_UNSEEN)]
 
     def mark_seen(self, facts: Iterable[JobFact]) -> None:
         """Say that these facts are in the job's row now."""
-        table, named = schema.facts, [fact.delivery for fact in facts]
-        with self._database.writing() as connection:
-            connection.execute(update(table).where(table.c.delivery.in_(named)).values(is_in_row=True))
+        named = [fact.delivery for fact in facts]
+        if named:  # forgotten in a power cut it is said again by whoever looks at the job next
+            with self._database.noting() as connection:
+                connection.execute(_MARKING, {"named": named})
+
+    def hosts_paid(self, since: datetime) -> Sequence[Host]:
+        """Return the hosts whose price is known and that had not ended by then, oldest first."""
+        had_not_ended = hosts.c.ended_at.is_(None) | (hosts.c.ended_at > since)
+        return self.hosts.where(hosts.c.price.is_not(None), had_not_ended)
+
+    def hosts_taken_back(self, since: datetime) -> Sequence[Host]:
+        """Return the hosts whose notice gave them a deadline after that, ended or not, oldest first."""
+        return self.hosts.where(hosts.c.deadline_at > since)
+
+    def jobs_of_run(self, repository: str, run_id: int) -> Sequence[Job]:
+        """Return every job of a run that we know, of all its attempts, oldest first."""
+        return self.jobs.where(schema.jobs.c.run_id == run_id, schema.jobs.c.repository == repository)
 
     # ------------------------------------------------------------ runners
 
@@ -113,7 +175,7 @@ class SqlStore:
     def free_number(self) -> int:
         """Return the smallest runner number that no runner has which is not GONE."""
         with self._database.reading() as connection:
-            taken = set(connection.scalars(select(runners.c.number).where(_IS_HERE)))
+            taken = set(connection.scalars(_NUMBERS))
         return next(number for number in count() if number not in taken)
 
     # ------------------------------------------------------------ what hosts say of themselves
@@ -122,25 +184,28 @@ class SqlStore:
         self, host_id: HostId, at: datetime, host_class: HostClass, reports: Sequence[RunnerReport]
     ) -> Host | None:
         """Note that a host was heard and what it said of its runners; return its row, None if it is not known."""
-        said = [REPORTS.columns(report) | {"host_id": host_id} for report in reports]
-        heard = update(hosts).where(hosts.c.id == host_id).returning(hosts)
-        with self._database.writing() as connection:
-            found = (
-                connection.execute(heard.values(heartbeat_at=at, host_class=asdict(host_class)))
-                .mappings()
-                .one_or_none()
-            )
+        said = [REPORTS.columns(report) | {"host_id": host_id, "seen_at": at} for report in reports]
+        heard = {"host": host_id, "at": at, "class": asdict(host_class)}
+        with self._database.noting() as connection:
+            found = connection.execute(_HEARD, heard).mappings().one_or_none()
             if found and said:
                 upsert(connection, schema.reports, said)
         return HOSTS.row(found) if found else None
 
     def report_of(self, runner_id: RunnerId) -> RunnerReport | None:
-        """Return what the host of this runner last said of it, None if nothing yet."""
-        is_owner = (runners.c.id == reports.c.runner_id) & (runners.c.host_id == reports.c.host_id)
-        query = select(reports).join(runners, is_owner).where(runners.c.id == runner_id)
+        """Return what its host last said of a runner; the load is its former host's until this one has measured it."""
         with self._database.reading() as connection:
-            found = connection.execute(query).mappings().one_or_none()
-        return REPORTS.row(found) if found else None
+            found = connection.execute(_REPORT_OF, {"runner": runner_id}).mappings().one_or_none()
+            report = REPORTS.row(found) if found else None
+            if report is None or report.load is not None:
+                return report
+            before = connection.execute(_LAST_LOAD_OF, {"runner": runner_id}).mappings().one_or_none()
+        return replace(report, load=REPORTS.row(before).load) if before else report
+
+    def reported(self, since: datetime) -> Mapping[HostId, Sequence[RunnerReport]]:
+        """Return what each host that was heard since then has said of its microVMs in its last heartbeat."""
+        with self._database.reading() as connection:
+            return sightings.reported(connection, since)
 
     def lines_seen(self) -> Sequence[LineSeen]:
         """Return how fast the lines were in the last few migrations that have finished, the latest first."""
@@ -174,6 +239,23 @@ class SqlStore:
         with self._database.reading() as connection:
             return {RunnerId(runner_id): ends_at for runner_id, ends_at in connection.execute(query)}
 
+    # ------------------------------------------------------------ what was in vain
+
+    def breaker(self, kind: str) -> Breaker | None:
+        """Return what has become of the last runners of one kind, None if none was ever in vain."""
+        with self._database.reading() as connection:
+            return breakers.get(connection, kind)
+
+    def tripped(self) -> Mapping[str, Breaker]:
+        """Return the breakers that have tripped and have not closed, by their kind."""
+        with self._database.reading() as connection:
+            return breakers.tripped(connection)
+
+    def change_breaker(self, before: Breaker | None, after: Breaker, *events: Event) -> bool:
+        """Put `after` in the place of `before`; False, and nothing is written, if that is not there any more."""
+        with self._database.writing() as connection:
+            return breakers.change(connection, before, after, events)
+
     # ------------------------------------------------------------ the overlay
 
     def seat(self, host_id: HostId, key: str, endpoint: str | None) -> Station:
@@ -196,14 +278,44 @@ class SqlStore:
         with self._database.reading() as connection:
             return stations.hub(connection)
 
+    # ------------------------------------------------------------ remarks
+
+    def owe(self, remark: Remark) -> None:
+        """Keep a remark until it was made; one that is there with the same words stays as it is."""
+        with self._database.writing() as connection:
+            remarks.owe(connection, remark, self._clock.now())
+
+    def owed(self) -> Sequence[str]:
+        """Return the keys of the remarks that are to be made now, the longest due first."""
+        with self._database.reading() as connection:
+            return remarks.owed(connection, self._clock.now())
+
+    def take_remark(self, key: str, limit: timedelta) -> Remark | None:
+        """Give a remark that is due to one worker for so long; None if it is not due."""
+        now = self._clock.now()
+        with self._database.writing() as connection:
+            return remarks.take(connection, key, now, now + limit)
+
+    def settle_remark(self, remark: Remark) -> None:
+        """Note that nothing is left to be done about a remark, unless it has other words by now."""
+        with self._database.writing() as connection:
+            remarks.settle(connection, remark)
+
     # ------------------------------------------------------------ tokens
 
     def issue_token(self, host_id: HostId, expires_at: datetime) -> str:
         """Make the one-time token with which a host registers; only its hash is kept."""
-        token = secrets.token_urlsafe(32)
+        token = host_token(host_id, secrets.token_urlsafe(32))
         with self._database.writing() as connection:
             connection.execute(insert(tokens).values(sha256=_sha256(token), host_id=host_id, expires_at=expires_at))
         return token
+
+    def token(self, token: str) -> Token | None:
+        """Return what is kept of a token, None if it never was."""
+        query = select(tokens).where(tokens.c.sha256 == _sha256(token))
+        with self._database.reading() as connection:
+            found = connection.execute(query).mappings().one_or_none()
+        return None if found is None else TOKENS.row(found)
 
     def burn_token(self, token: str, address: str) -> HostId | None:
         """Return the host that this token was made for, once; None if it was used, is too old or never was."""

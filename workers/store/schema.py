@@ -85,8 +85,15 @@ jobs: Final = Table(
     Column("unserved", Text),
     Column("terms", Json),
     Column("started_at", Moment),
+    Column("asked_at", Moment),
+    Column("head_sha", Text),
+    Column("head_branch", Text),
+    Column("has_deployment", Boolean),
+    Column("lost_at", Moment),
+    Column("deferred", Text),
     *_lease(),
     Index("ix_jobs_state", "state", "queued_at"),
+    Index("ix_jobs_run_id", "run_id"),
 )
 
 runners: Final = Table(
@@ -111,6 +118,9 @@ runners: Final = Table(
     Column("parked_at", Moment),
     Column("hold_limit_s", Integer, nullable=False, server_default="0"),
     Column("network", Text, nullable=False, server_default="relay"),
+    Column("pool", Text, nullable=False, server_default=""),
+    Column("level", Text, nullable=False, server_default="repository"),
+    Column("group_id", BigInteger, nullable=False, server_default="1"),
     *_lease(),
     Index("ix_runners_state", "state", "requested_at"),
     Index("ix_runners_host_id", "host_id"),
@@ -137,6 +147,11 @@ hosts: Final = Table(
     Column("host_class", Json),
     Column("heartbeat_at", Moment),
     Column("deadline_at", Moment),
+    Column("machine", Json),
+    Column("pool", Text),
+    Column("price", Float),
+    Column("ended_at", Moment),
+    Column("sources", Json),
     *_lease(),
     Index("ix_hosts_state", "state", "requested_at"),
 )
@@ -180,6 +195,19 @@ deliveries: Final = Table(
     Column("action", Text),
     Column("received_at", Moment, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("refused", Text),
+)
+
+installations: Final = Table(
+    "installations",
+    METADATA,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("account", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("said_at", Moment, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("takes_all", Boolean, nullable=False),
+    Column("repositories", Json, nullable=False),
 )
 
 facts: Final = Table(
@@ -200,6 +228,9 @@ facts: Final = Table(
     Column("runner_name", Text),
     Column("conclusion", Text),
     Column("is_public", Boolean),
+    Column("deployment_at", Moment),
+    Column("head_sha", Text),
+    Column("head_branch", Text),
     Column("is_in_row", Boolean, nullable=False, default=False),
     Index("uq_facts_delivery", "delivery", unique=True),
     Index("ix_facts_job_id", "job_id", "number"),
@@ -218,6 +249,7 @@ reports: Final = Table(
     Column("exit_code", Integer),
     Column("load", Json),
     Column("hold", Json),
+    Column("seen_at", Moment),
 )
 
 holds: Final = Table(
@@ -231,6 +263,17 @@ holds: Final = Table(
     Index("ix_holds_ends_at", "ends_at"),
 )
 
+breakers: Final = Table(
+    "breakers",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("unused", Integer, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    Column("retry_at", Moment),
+    Column("because", Text),
+)
+
 stations: Final = Table(
     "stations",
     METADATA,
@@ -241,6 +284,33 @@ stations: Final = Table(
     # Of two machines with one key or one address each would be sent what is the other's.
     Index("uq_stations_key", "key", unique=True),
     Index("uq_stations_address", "address", unique=True),
+)
+
+remarks: Final = Table(
+    "remarks",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("installation_id", BigInteger, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("head_sha", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    # NULL: nothing is left to be done about it.
+    Column("due_at", Moment),
+    Index("ix_remarks_due_at", "due_at"),
+)
+
+catalogues: Final = Table(
+    "catalogues",
+    METADATA,
+    Column("cloud", Text, primary_key=True),
+    Column("tried_at", Moment, nullable=False),
+    Column("told_at", Moment),
+    Column("offers", Json, nullable=False),
+    Column("remarks", Json, nullable=False),
+    Column("problem", Text),
 )
 
 tokens: Final = Table(

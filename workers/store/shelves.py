@@ -13,10 +13,10 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import Connection, Update, or_, select, update
+from sqlalchemy import BindParameter, Connection, Select, Update, bindparam, or_, select, update
 
 from workers.domain.errors import Bug, LeaseLost, Unreachable
 from workers.domain.events import Event
@@ -24,7 +24,7 @@ from workers.domain.host import Host
 from workers.domain.job import Job
 from workers.domain.migration import Migration
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
-from workers.domain.runner import Runner
+from workers.domain.runner import Quota, Runner
 from workers.ports import Clock
 from workers.store import decisions
 from workers.store.connection import Database
@@ -43,8 +43,8 @@ Key = TypeVar("Key", JobId, RunnerId, HostId, MigrationId)
 class SqlLease(Generic[Row]):
     """The right to work on one row until it is released or another takes it."""
 
-    def __init__(self, database: Database, kind: Kind[Row], row: Row, token: str) -> None:
-        self._database, self._token = database, token
+    def __init__(self, database: Database, kind: Kind[Row], statements: Statements, row: Row, token: str) -> None:
+        self._database, self._statements, self._token = database, statements, token
         self._kind: Kind[Row] = kind
         self._row: Row = row
 
@@ -53,7 +53,7 @@ class SqlLease(Generic[Row]):
         """The row as it was when the lease was taken, or as last written."""
         return self._row
 
-    def write(self, row: Row, *also: Job | Runner | Host | Migration | Event) -> None:
+    def write(self, row: Row, *also: Job | Runner | Host | Migration | Event | Quota) -> None:
         """Write the row and insert what comes with it, all or nothing. Raises `LeaseLost` or `NoRoom`."""
         if row.id != self._row.id:
             raise Bug(f"a lease on {self._row.id} cannot write {row.id}")
@@ -65,18 +65,53 @@ class SqlLease(Generic[Row]):
     def _update(self, connection: Connection, row: Row) -> Row:
         if isinstance(row, Migration):
             return decisions.write_leased(connection, self._row, row, self._token)
-        if connection.execute(self._guarded(row)).rowcount != 1:
+        kind, before = self._kind, self._row
+        changes = kind.changes(before, row)
+        values = {name: value for name, value in changes.items() if name not in kind.foreign}
+        told = {"the_key": row.id, "token": self._token}
+        told |= {f"new_{name}": value for name, value in values.items()}
+        told |= {f"was_{name}": getattr(before, name) for name in kind.fence}
+        if connection.execute(self._statements.write(tuple(sorted(values))), told).rowcount != 1:
             raise LeaseLost(f"{row.id} was taken or changed by another meanwhile; look again")
         return row
 
-    def _guarded(self, row: Row) -> Update:
-        """Return the update that changes nothing if the lease is lost or what it was decided on has moved."""
-        kind, table = self._kind, self._kind.table
-        changes = kind.changes(self._row, row)
-        values = {name: value for name, value in changes.items() if name not in kind.foreign}
-        fence = [table.c[name].is_not_distinct_from(getattr(self._row, name)) for name in kind.fence]
-        statement = update(table).where(kind.id == row.id, table.c.lease_token == self._token, *fence)
-        return statement.values(values or {"lease_token": self._token})
+
+class Statements:
+    """What is asked of every shelf again and again: making a statement costs more than carrying it out."""
+
+    def __init__(self, kind: Kind[Any]) -> None:
+        table, key, token = kind.table, _key(), _token()
+        oldest_first = (table.c[kind.since], kind.id)
+        self.get = select(table).where(kind.id == key)
+        self.open = select(table).where(table.c[kind.stage].in_(kind.open)).order_by(*oldest_first)
+        is_free = or_(table.c.lease_until.is_(None), table.c.lease_until < _now())
+        taking = update(table).where(kind.id == key, is_free).values(lease_token=token, lease_until=bindparam("until"))
+        self.take = taking.returning(table)
+        mine = update(table).where(kind.id == key, table.c.lease_token == token)
+        self.release = mine.values(lease_token=None, lease_until=None)
+        fence = [table.c[name].is_not_distinct_from(bindparam(f"was_{name}")) for name in kind.fence]
+        self._guarded = mine.where(*fence)
+        self._writes: dict[tuple[str, ...], Update] = {}
+
+    def write(self, names: tuple[str, ...]) -> Update:
+        """Return what changes these columns, or nothing if the lease is lost or what it was decided on has moved."""
+        if names not in self._writes:
+            values: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in names}
+            values = values or {"lease_token": _token()}
+            self._writes[names] = self._guarded.values(values)
+        return self._writes[names]
+
+
+def _key() -> BindParameter[Any]:
+    return bindparam("the_key")
+
+
+def _token() -> BindParameter[str]:
+    return bindparam("token")
+
+
+def _now() -> BindParameter[datetime]:
+    return bindparam("now")
 
 
 class SqlShelf(Generic[Key, Row]):
@@ -85,25 +120,29 @@ class SqlShelf(Generic[Key, Row]):
     def __init__(self, database: Database, kind: Kind[Row], clock: Clock, lease_wait: timedelta) -> None:
         self._database, self._clock, self._lease_wait = database, clock, lease_wait
         self._kind: Kind[Row] = kind
+        self._statements = Statements(kind)
 
     def get(self, key: Key) -> Row | None:
         """Return one row."""
         with self._database.reading() as connection:
-            found = connection.execute(select(self._kind.table).where(self._kind.id == key)).mappings().one_or_none()
+            found = connection.execute(self._statements.get, {"the_key": key}).mappings().one_or_none()
         return self._kind.row(found) if found else None
 
     def open(self) -> Sequence[Row]:
         """Return every row that is not at the end of its lifecycle, oldest first."""
-        table = self._kind.table
-        return self.where(table.c[self._kind.stage].in_(self._kind.open))
+        return self._rows(self._statements.open)
 
     def where(self, *conditions: Any) -> Sequence[Row]:  # noqa: ANN401 SQLAlchemy's own wide type
         """Return the rows that meet these conditions, oldest first."""
         table = self._kind.table
-        query = select(table).where(*conditions).order_by(table.c[self._kind.since], self._kind.id)
+        return self._rows(select(table).where(*conditions).order_by(table.c[self._kind.since], self._kind.id))
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row]:
         with self._database.reading() as connection:
-            found = connection.execute(query).mappings().all()
-        return [self._kind.row(columns) for columns in found]
+            found = connection.execute(query)
+            names, rows = tuple(found.keys()), found.all()
+        # Each row as a mapping of its own would look its names up anew, which takes longer than to read it.
+        return [self._kind.row(dict(zip(names, row, strict=True))) for row in rows]
 
     def add(self, row: Row, *events: Event) -> bool:
         """Insert; False, and nothing is written, if the id is known already. Raises `NoRoom`."""
@@ -118,7 +157,7 @@ class SqlShelf(Generic[Key, Row]):
         token = secrets.token_hex(16)
         row = self._take_in_time(key, token)
         try:
-            yield SqlLease(self._database, self._kind, row, token)
+            yield SqlLease(self._database, self._kind, self._statements, row, token)
         finally:
             with suppress(Unreachable):  # then it ends by itself, and the block's own outcome is what counts
                 self._release(key, token)
@@ -134,18 +173,14 @@ class SqlShelf(Generic[Key, Row]):
                 time.sleep(LEASE_RETRY_S)
 
     def _take(self, key: Key, token: str) -> Row:
-        table, now = self._kind.table, self._clock.now()
-        is_free = or_(table.c.lease_until.is_(None), table.c.lease_until < now)
-        taking = update(table).where(self._kind.id == key, is_free)
-        taking = taking.values(lease_token=token, lease_until=now + LEASE_LIMIT)
-        with self._database.writing() as connection:
-            found = connection.execute(taking.returning(table)).mappings().one_or_none()
+        now = self._clock.now()
+        told = {"the_key": key, "token": token, "now": now, "until": now + LEASE_LIMIT}
+        with self._database.noting() as connection:
+            found = connection.execute(self._statements.take, told).mappings().one_or_none()
         if found is None:
             raise LeaseLost(f"{key} is not there or another works on it; look again")
         return self._kind.row(found)
 
     def _release(self, key: Key, token: str) -> None:
-        table = self._kind.table
-        mine = update(table).where(self._kind.id == key, table.c.lease_token == token)
-        with self._database.writing() as connection:
-            connection.execute(mine.values(lease_token=None, lease_until=None))
+        with self._database.noting() as connection:
+            connection.execute(self._statements.release, {"the_key": key, "token": token})

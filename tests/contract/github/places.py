@@ -26,7 +26,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from workers.github import AppGitHub
+from workers.domain.github_app import Wish, manifest
+from workers.github.app import AppGitHub
 from workers.rehearsal.github import SimulatorClient
 
 APP_ID: Final = 7
@@ -111,10 +112,20 @@ class Receiver:
         self._thread.join()
 
     def of_job(self, job_id: int) -> list[Received]:
-        return [one for one in list(self.received) if one.payload["workflow_job"]["id"] == job_id]
+        return [one for one in list(self.received) if one.payload.get("workflow_job", {}).get("id") == job_id]
 
     def actions_of(self, job_id: int) -> list[str]:
         return [one.payload["action"] for one in self.of_job(job_id)]
+
+
+@dataclass(frozen=True)
+class MadeApp:
+    """An App with everything that its maker is given."""
+
+    id: int
+    slug: str
+    key: str
+    secret: str
 
 
 @dataclass
@@ -133,7 +144,7 @@ class Place:
         return f"{self.owner}/widgets"
 
     def port(self) -> AppGitHub:
-        return AppGitHub(self.url, APP_ID, app_key()[0])
+        return AppGitHub(self.url, {APP_ID: app_key()[0]})
 
     def token(self, installation: int | None = None) -> str:
         """Ask for an installation's token as the App."""
@@ -141,6 +152,27 @@ class Place:
         assert answer.status_code == 201, answer.text
         token: str = answer.json()["token"]
         return token
+
+    def make_app(self, name: str, /, **changed: object) -> str:
+        """Post a manifest as a browser would, say yes on GitHub's page, and return the code that comes back."""
+        asked = manifest(Wish(name, self.owner, is_public=True), "http://127.0.0.1:9") | changed
+        form = {"manifest": json.dumps(asked), "owner": self.owner, "state": "a state"}
+        assert self.http.post(f"{self.url}/organizations/{self.owner}/settings/apps/new", data=form).status_code == 200
+        answer = self.http.post(f"{self.url}/settings/apps/created", data=form)
+        assert answer.status_code == 302, answer.text
+        return answer.headers["Location"].partition("code=")[2].partition("&")[0]
+
+    def another_app(self, name: str, hook_url: str) -> MadeApp:
+        """Make another App, as its owner would."""
+        code = self.make_app(name, hook_attributes={"url": hook_url, "active": True})
+        made = self.http.post(f"{self.url}/app-manifests/{code}/conversions").json()
+        return MadeApp(made["id"], made["slug"], made["pem"], made["webhook_secret"])
+
+    def install(self, app: MadeApp, account: str) -> int:
+        """Install another App in an account, as its owner would, and return the installation's number."""
+        answer = self.http.post(f"{self.url}/apps/{app.slug}/installations", data={"account": account})
+        assert answer.status_code == 302, answer.text
+        return int(answer.headers["Location"].partition("installation_id=")[2].partition("&")[0])
 
     def ask(self, verb: str, path: str, login: str, body: Json | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {login}"}
@@ -154,15 +186,16 @@ def app_jwt(**changed: str | int) -> str:
 
 
 @contextmanager
-def simulated_github(directory: Path, **limits: float) -> Iterator[Place]:
-    """Run a simulated GitHub as a process; `limits` are its options, such as `lock_seconds`."""
+def simulated_github(directory: Path, **limits: float | str) -> Iterator[Place]:
+    """Run a simulated GitHub as a process; `limits` are its options, such as `lock_seconds`, and go before ours."""
     receiver, port = Receiver(), free_port()
     (directory / "secret").write_text(SECRET)
     (directory / "app.pem").write_text(app_key()[1])
     command = [sys.executable, "-m", "workers.rehearsal.github", "--listen", f"127.0.0.1:{port}"]
     command += ["--webhook-url", receiver.url, "--webhook-secret-file", str(directory / "secret")]
     command += ["--app-key-file", str(directory / "app.pem"), "--app-id", str(APP_ID), "--state-dir", str(directory)]
-    for name, value in limits.items():
+    # What is tried here is tried faster than GitHub allows, if a test does not say otherwise.
+    for name, value in {"requests_per_hour": 0, "points_per_minute": 0, **limits}.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     with (directory / "simulator.log").open("wb") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)

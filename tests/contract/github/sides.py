@@ -8,19 +8,24 @@ from itertools import count
 from random import Random
 from typing import Protocol
 
-from tests.contract.github.places import Place, PlayedRunner
+from tests.contract.github.places import APP_ID, Place, PlayedRunner, until
 from tests.fakes.clock import FakeClock
-from tests.fakes.github import FakeGitHub
+from tests.fakes.github import FakeGitHub, RemoteGroup
+from tests.fakes.github_lists import FakeLists
 from tests.fakes.trouble import Trouble
 from workers.domain.names import JobId
-from workers.ports import GitHub, Registration
+from workers.listing import GitHubLists
+from workers.ports import Registration
+from workers.reconcilers.deployments import JobGitHub
 
 
 class Side(Protocol):
     """One GitHub, in which this test alone has jobs."""
 
     @property
-    def port(self) -> GitHub: ...
+    def port(self) -> JobGitHub: ...
+    @property
+    def lists(self) -> GitHubLists: ...
     @property
     def installation(self) -> int: ...
     @property
@@ -29,8 +34,22 @@ class Side(Protocol):
     def register(self, name: str, labels: Sequence[str]) -> Registration:
         """Register through the port."""
 
-    def queue_job(self, labels: Sequence[str], *, of_fork: bool = False) -> tuple[JobId, int]:
+    def queue_job(
+        self, labels: Sequence[str], *, of_fork: bool = False, repository: str | None = None
+    ) -> tuple[JobId, int]:
         """Start a run with one job, in a repository that anybody can see; return the job's and the run's id."""
+
+    def queue_deploying(self, labels: Sequence[str]) -> JobId:
+        """Start a run with one job that deploys to an environment."""
+
+    def make_group(self, name: str, repositories: Sequence[str]) -> int:
+        """Let the organization have a runner group that admits these repositories only; return its number."""
+
+    def queue_pair(self, labels: Sequence[str]) -> tuple[JobId, JobId, int]:
+        """Start a run with two jobs of different names; return theirs and the run's id."""
+
+    def remarks(self) -> list[tuple[str, str, str, str, str, str]]:
+        """Return what stands beside commits: key, commit, name, conclusion, title, summary."""
 
     def take_job(self, registration: Registration) -> JobId:
         """Let the registered runner come online and take a job."""
@@ -41,12 +60,19 @@ class Side(Protocol):
     def trouble(self) -> AbstractContextManager[object]:
         """Let one call of the port, made within the block, meet an unreachable GitHub."""
 
+    def undelivered(self, labels: Sequence[str]) -> str:
+        """Start a run whose delivery fails; return its GUID once GitHub has noted the failure."""
+
+    def deliver_all(self) -> None:
+        """Let what GitHub was asked to send be sent, to a receiver that is well; it may take a while to be noted."""
+
 
 class SimulatedSide:
     """PyGithub against the simulated GitHub."""
 
     def __init__(self, place: Place) -> None:
         self.port = place.port()
+        self.lists = self.port.lists
         self.installation = place.installation
         self.repository = place.repository
         self._place = place
@@ -54,9 +80,35 @@ class SimulatedSide:
     def register(self, name: str, labels: Sequence[str]) -> Registration:
         return self.port.register(self.installation, self.repository, name, labels)
 
-    def queue_job(self, labels: Sequence[str], *, of_fork: bool = False) -> tuple[JobId, int]:
-        job_id = self._place.control.start_jobs(self.repository, labels, [("one", "true")], of_fork=of_fork)[0]
+    def queue_job(
+        self, labels: Sequence[str], *, of_fork: bool = False, repository: str | None = None
+    ) -> tuple[JobId, int]:
+        where = repository or self.repository
+        job_id = self._place.control.start_jobs(where, labels, [("one", "true")], of_fork=of_fork)[0]
         return JobId(job_id), self._place.control.job(job_id)["run_id"]
+
+    def queue_deploying(self, labels: Sequence[str]) -> JobId:
+        steps = [("one", "true")]
+        return JobId(self._place.control.start_jobs(self.repository, labels, steps, environment="production")[0])
+
+    def make_group(self, name: str, repositories: Sequence[str]) -> int:
+        return self._place.control.make_group(self._place.owner, name, repositories)
+
+    def queue_pair(self, labels: Sequence[str]) -> tuple[JobId, JobId, int]:
+        first, second = self._place.control.start_jobs(
+            self.repository, labels, [("one", "true")], count=2, together=True
+        )
+        return JobId(first), JobId(second), self._place.control.job(first)["run_id"]
+
+    def remarks(self) -> list[tuple[str, str, str, str, str, str]]:
+        mine = [one for one in self._place.control.checks() if one["repository"] == self.repository]
+        return [
+            (
+                *(one["external_id"], one["head_sha"], one["name"], one["conclusion"]),
+                *(one["output"]["title"], one["output"]["summary"]),
+            )
+            for one in mine
+        ]
 
     def take_job(self, registration: Registration) -> JobId:
         return JobId(PlayedRunner(self._place, registration.jit_config).taking())
@@ -69,6 +121,17 @@ class SimulatedSide:
         self._place.control.plant("unavailable", "POST", f"/repos/{self.repository}/")
         return nullcontext()
 
+    def undelivered(self, labels: Sequence[str]) -> str:
+        self._place.receiver.statuses.put(503)
+        job_id, _ = self.queue_job(labels)
+        (one,) = until(lambda: self._place.receiver.of_job(job_id), "the delivery is tried")
+        guid = one.headers["x-github-delivery"]
+        until(lambda: any(each.guid == guid for each in self.lists.deliveries(APP_ID).tries), "the try is listed")
+        return guid
+
+    def deliver_all(self) -> None:
+        """Its sender never rests."""
+
 
 class FakeSide:
     """The fake that the reconcilers are tested with."""
@@ -77,6 +140,7 @@ class FakeSide:
         clock = FakeClock()
         self._trouble = Trouble(clock)
         self.port = FakeGitHub(clock, self._trouble, Random(0))
+        self.lists = FakeLists(self.port)
         self.installation = 1
         self.repository = "octo/hello"
         self._runs = count(1)
@@ -84,11 +148,34 @@ class FakeSide:
     def register(self, name: str, labels: Sequence[str]) -> Registration:
         return self.port.register(self.installation, self.repository, name, labels)
 
-    def queue_job(self, labels: Sequence[str], *, of_fork: bool = False) -> tuple[JobId, int]:
+    def queue_job(
+        self, labels: Sequence[str], *, of_fork: bool = False, repository: str | None = None
+    ) -> tuple[JobId, int]:
         run_id = next(self._runs)
         if of_fork:
             self.port.of_forks.add(run_id)
-        return self.port.queue(run_id, tuple(labels)), run_id
+        return self.port.queue(run_id, tuple(labels), repository=repository or self.repository), run_id
+
+    def queue_deploying(self, labels: Sequence[str]) -> JobId:
+        job_id, _ = self.queue_job(labels)
+        self.port.hold_back(job_id)
+        return job_id
+
+    def make_group(self, name: str, repositories: Sequence[str]) -> int:
+        made = RemoteGroup(100 + len(self.port.groups), name, set(repositories))
+        self.port.groups.append(made)
+        return made.id
+
+    def queue_pair(self, labels: Sequence[str]) -> tuple[JobId, JobId, int]:
+        run_id = next(self._runs)
+        first, second = (self.port.queue(run_id, tuple(labels), name=name) for name in ("one", "two"))
+        return first, second, run_id
+
+    def remarks(self) -> list[tuple[str, str, str, str, str, str]]:
+        return [
+            (one.key, one.head_sha, one.name, one.verdict.value, one.title, one.summary)
+            for one in self.port.beside.values()
+        ]
 
     def take_job(self, registration: Registration) -> JobId:
         job = self.port.connect(registration.github_id)
@@ -104,3 +191,13 @@ class FakeSide:
         self._trouble.unreachable = 2.0  # half of it strikes before the call, and that half is certain
         yield
         self._trouble.end()
+
+    def undelivered(self, labels: Sequence[str]) -> str:
+        self.port.post.is_receiver_down = True
+        self.queue_job(labels)
+        assert not self.port.arrived()
+        return self.lists.deliveries(self.lists.apps[0]).tries[0].guid
+
+    def deliver_all(self) -> None:
+        self.port.post.is_receiver_down = False
+        self.port.arrived()

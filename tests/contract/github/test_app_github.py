@@ -11,9 +11,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contract.github.places import APP_ID, Place, PlayedRunner, app_key, free_port
-from workers.domain.errors import BadInput, Refused, Throttled, Unreachable
+from workers.domain.errors import BadInput, Refused, Throttled, Unreachable, Unregistrable
+from workers.domain.listed import Scope
 from workers.domain.names import JobId
-from workers.github import AppGitHub
+from workers.domain.pace import Permit, Urgency, Wish
+from workers.github.app import AppGitHub
+from workers.github.pace import NoPace
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,7 @@ def test_a_registration_whose_answer_was_lost_is_done_again_under_the_same_name(
 
 
 def test_nobody_listening_is_unreachable() -> None:
-    github = AppGitHub(f"http://127.0.0.1:{free_port()}", APP_ID, app_key()[0])
+    github = AppGitHub(f"http://127.0.0.1:{free_port()}", {APP_ID: app_key()[0]})
     with pytest.raises(Unreachable):
         github.job(1, "octo-org/widgets", JobId(4))
 
@@ -58,14 +61,65 @@ def test_a_connection_that_is_cut_is_unreachable() -> None:
             server.accept()[0].close()
 
         threading.Thread(target=cut, daemon=True).start()
-        github = AppGitHub(f"http://127.0.0.1:{server.getsockname()[1]}", APP_ID, app_key()[0])
+        github = AppGitHub(f"http://127.0.0.1:{server.getsockname()[1]}", {APP_ID: app_key()[0]})
         with pytest.raises(Unreachable):
             github.job(1, "octo-org/widgets", JobId(4))
 
 
-def test_a_label_that_github_does_not_allow_is_refused(place: Place) -> None:
-    with pytest.raises(Refused, match="label"):
-        place.port().register(place.installation, place.repository, "spot-runner-a", ["x" * 257])
+def test_labels_that_github_does_not_accept_are_one_sentence(place: Place) -> None:
+    with pytest.raises(Unregistrable) as caught:
+        place.port().register(place.installation, place.repository, "spot-runner-a", ["spot-runner", "x" * 257])
+    assert str(caught.value) == (
+        f"registering spot-runner-a for {place.repository}: GitHub does not accept the labels spot-runner, {'x' * 60} "
+        "(Invalid label: must be between 1 and 256 characters); write others after runs-on, 100 at most and each of "
+        "256 characters at most"
+    )
+
+
+def test_a_runner_group_that_is_gone_is_one_sentence(place: Place) -> None:
+    with pytest.raises(Unregistrable, match=r"no runner group with the number 4711.*another one in the pool's runner_"):
+        place.port().register(place.installation, place.owner, "spot-runner-a", ["spot-runner"], 4711)
+
+
+def test_a_taken_name_that_is_not_ours_is_left_alone(place: Place) -> None:
+    foreign = place.port().register(place.installation, place.repository, "spot-runner-ffffff-a", ["spot-runner"])
+    ours = AppGitHub(place.url, {APP_ID: app_key()[0]}, mark="spot-runner-3fa9c2-")
+    with pytest.raises(
+        Refused, match=r"spot-runner-ffffff-a for .* not this deployment's, whose names begin with spot"
+    ):
+        ours.register(place.installation, place.repository, "spot-runner-ffffff-a", ["spot-runner"])
+    assert ours.number_of(place.installation, place.repository, "spot-runner-ffffff-a") == foreign.github_id
+    first = ours.register(place.installation, place.repository, "spot-runner-3fa9c2-a", ["spot-runner"])
+    again = ours.register(place.installation, place.repository, "spot-runner-3fa9c2-a", ["spot-runner"])
+    assert ours.number_of(place.installation, place.repository, "spot-runner-3fa9c2-a") == again.github_id
+    assert first.github_id != again.github_id
+
+
+class Overheard(NoPace):
+    """Grants everything and notes how urgent it was."""
+
+    def __init__(self) -> None:
+        self.heard: list[Urgency] = []
+
+    def take(self, wish: Wish) -> Permit:
+        self.heard.append(wish.urgency)
+        return super().take(wish)
+
+
+def test_whatever_a_job_waits_for_is_urgent_and_what_is_only_looked_after_is_not(place: Place) -> None:
+    pace, where = Overheard(), (place.installation, place.repository)
+    github = AppGitHub(place.url, {APP_ID: app_key()[0]}, pace)
+    (job_id,) = place.control.start_jobs(place.repository, ["spot-runner"], [("one", "true")])
+    github.run(*where, place.control.job(job_id)["run_id"])
+    github.group_of(*where, None)
+    made = github.register(*where, "spot-runner-a", ["spot-runner"])
+    github.number_of(*where, "spot-runner-a")
+    github.deregister(*where, made.github_id)
+    assert set(pace.heard) == {Urgency.RUNNER}
+    pace.heard.clear()
+    github.job(*where, JobId(job_id))
+    github.lists.registrations(Scope(*where))
+    assert pace.heard == [Urgency.POLL, Urgency.SWEEP]
 
 
 def test_an_installation_that_is_gone_is_refused(place: Place) -> None:
@@ -74,7 +128,7 @@ def test_an_installation_that_is_gone_is_refused(place: Place) -> None:
 
 
 def test_a_key_that_is_not_the_apps_is_refused(place: Place) -> None:
-    github = AppGitHub(place.url, APP_ID + 1, app_key()[0])
+    github = AppGitHub(place.url, {APP_ID + 1: app_key()[0]})
     with pytest.raises(Refused):
         github.job(place.installation, place.repository, JobId(4))
 
@@ -96,7 +150,7 @@ def elliptic_key() -> str:
 )
 def test_a_key_that_cannot_sign_is_refused_before_anything_is_asked(key: Callable[[], str]) -> None:
     with pytest.raises(BadInput, match="private key is of no use"):
-        AppGitHub("http://127.0.0.1:1", APP_ID, key())
+        AppGitHub("http://127.0.0.1:1", {APP_ID: key()})
 
 
 def test_one_token_serves_all_calls_of_a_thread(place: Place) -> None:

@@ -9,17 +9,27 @@ from typing import Any
 
 import pytest
 
-from tests.contract.github.places import SECRET, Place, PlayedRunner, app_jwt, until
+from tests.contract.github.places import SECRET, Place, PlayedRunner, Received, app_jwt, until
+from workers.domain.errors import Refused
 from workers.rehearsal.github.contract import Broken, check_delivery, published
 
 LABELS = ["self-hosted", "spot-runner"]
 STEPS = [("one", "true"), ("two", "true")]
 RECORDED = [(event, sample) for event, samples in published("deliveries").items() for sample in samples]
+
+
+def is_old(sample: dict[str, Any]) -> bool:
+    """Say whether it was recorded when an installation's moments were numbers yet, before GitHub described it so."""
+    return isinstance(sample.get("installation", {}).get("updated_at"), int)
+
+
 # Recorded in June 2021, before GitHub sent these four.
 TOO_OLD = {"run_attempt", "workflow_name", "head_branch", "created_at"}
 
 
-@pytest.mark.parametrize(("event", "sample"), [pair for pair in RECORDED if "2021-06-15" not in json.dumps(pair[1])])
+@pytest.mark.parametrize(
+    ("event", "sample"), [pair for pair in RECORDED if "2021-06-15" not in json.dumps(pair[1]) and not is_old(pair[1])]
+)
 def test_each_recorded_delivery_fits_the_published_schema(event: str, sample: dict[str, Any]) -> None:
     check_delivery(event, sample)
 
@@ -31,6 +41,49 @@ def test_the_one_recorded_delivery_that_does_not_fit_is_older_than_the_schema() 
         check_delivery(event, sample)
     assert {word for word in TOO_OLD if f"'{word}' is a required property" in str(caught.value)} == TOO_OLD
     assert str(caught.value).count("required property") == len(TOO_OLD)
+
+
+def test_recorded_deliveries_of_installations_are_older_than_the_schema_but_for_two() -> None:
+    fitting = [sample["action"] for event, sample in RECORDED if "installation" in event and not is_old(sample)]
+    assert sorted(fitting) == ["suspend", "unsuspend"]
+    for event, sample in RECORDED:
+        if is_old(sample):
+            with pytest.raises(Broken, match=r"updated_at: [0-9]+ is not of type 'string'"):
+                check_delivery(event, sample)
+
+
+def test_every_change_of_an_installation_is_told_in_published_words_and_then_the_app_is_refused(place: Place) -> None:
+    account = place.repository.split("/")[0]
+    assert place.control.install(account, is_told=True) == place.installation
+    port = place.port()
+    port.register(place.installation, place.repository, "spot-runner-a", LABELS)
+    for change, repositories in (
+        ("removed", [place.repository]),
+        ("added", [place.repository]),
+        ("suspend", []),
+        ("unsuspend", []),
+        ("remove", []),
+    ):
+        place.control.change_installation(account, change, repositories)
+        if change in {"removed", "suspend", "remove"}:
+            with pytest.raises(Refused):
+                place.port().register(place.installation, place.repository, "spot-runner-b", LABELS)
+            with pytest.raises(Refused):
+                port.register(place.installation, place.repository, "spot-runner-b", LABELS)
+        else:
+            port.register(place.installation, place.repository, "spot-runner-b", LABELS)
+    until(lambda: len(told_of(place)) == 6, "one delivery for each change")
+    assert [one.payload["action"] for one in told_of(place)] == [
+        *("created", "removed", "added", "suspend", "unsuspend", "deleted"),
+    ]
+
+
+def told_of(place: Place) -> list[Received]:
+    return [
+        one
+        for one in place.receiver.received
+        if "workflow_job" not in one.payload and one.payload["installation"]["id"] == place.installation
+    ]
 
 
 def test_seven_recorded_deliveries_of_jobs_fit() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.contract.github.sides import Side
 from workers.domain.errors import Refused, RunnerBusy, TryLater, Unreachable
+from workers.domain.job import RunSeen
 from workers.domain.names import JobId
-from workers.ports import RunSeen
 
 LABELS = ("self-hosted", "spot-runner")
 

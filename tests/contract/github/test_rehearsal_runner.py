@@ -249,3 +249,18 @@ def test_a_registration_that_is_gone_ends_the_runner(place: Place, tmp_path: Pat
     place.port().deregister(place.installation, place.repository, registration.github_id)
     with rehearsal_runner(tmp_path, registration.jit_config) as runner:
         assert runner.wait(60) == 1
+
+
+def test_a_runner_that_is_too_old_waits_in_vain_until_that_age_is_young_enough(place: Place, tmp_path: Path) -> None:
+    place.control.set_oldest_runner("9.9")
+    try:
+        job_id = queued(place, "true")
+        with rehearsal_runner(tmp_path, jit_config(place)) as runner:
+            mine = "spot-runner-a"
+            until(lambda: any(one["online"] for one in place.control.runners() if one["name"] == mine), "it is online")
+            assert place.control.job(job_id)["status"] == "queued"
+            place.control.set_oldest_runner("0.1")
+            assert runner.wait(60) == 0
+    finally:
+        place.control.set_oldest_runner("")
+    assert ended(place, job_id)["conclusion"] == "success"

@@ -30,9 +30,12 @@ def test_every_operation_of_the_cut_answers_as_published(place: Place) -> None:
     """Each is called once, so the check of request and response has run on each; the fixture looks for breaches."""
     caller = Caller(place)
     call_as_app(caller)
+    call_with_a_manifest(caller)
     for scope in ("/repos/{owner}/{repo}", "/orgs/{org}"):
         call_for_runners(caller, scope)
+    caller.ask("installation", "get /orgs/{org}/actions/runner-groups", 200)
     call_for_runs(caller)
+    call_for_checks(caller)
     assert caller.asked == {(verb, path) for path, verbs in OPERATIONS.items() for verb in verbs}
 
 
@@ -44,7 +47,7 @@ class Caller:
         self.asked: set[tuple[str, str]] = set()
         self._logins = {"app": app_jwt(), "installation": place.token()}
 
-    def ask(self, login: str, operation: str, status: int, body: Tree = None, **more: int) -> Tree:
+    def ask(self, login: str, operation: str, status: int, body: Tree = None, **more: int | str) -> Tree:
         verb, template = operation.split(" ")
         owner = self.place.owner
         path = template.format(owner=owner, org=owner, repo="widgets", **more)
@@ -58,6 +61,8 @@ def call_as_app(caller: Caller) -> None:
     place, one = caller.place, {"installation_id": caller.place.installation}
     job_id = place.control.start_jobs(place.repository, LABELS, STEPS)[0]
     caller.ask("app", "get /app", 200)
+    caller.ask("app", "get /app/hook/config", 200)
+    assert caller.ask("app", "get /app/installations", 200), "a page of them; ours may be on a later one"
     caller.ask("app", "get /app/installations/{installation_id}", 200, **one)
     caller.ask("app", "get /repos/{owner}/{repo}/installation", 200)
     caller.ask("app", "get /orgs/{org}/installation", 200)
@@ -66,6 +71,15 @@ def call_as_app(caller: Caller) -> None:
     delivery_id = until(lambda: caller.ask("app", "get /app/hook/deliveries", 200), "it is listed")[0]["id"]
     caller.ask("app", "get /app/hook/deliveries/{delivery_id}", 200, delivery_id=delivery_id)
     caller.ask("app", "post /app/hook/deliveries/{delivery_id}/attempts", 202, delivery_id=delivery_id)
+
+
+def call_with_a_manifest(caller: Caller) -> None:
+    code = caller.place.make_app(f"Spot of {caller.place.owner}")
+    operation = "post /app-manifests/{code}/conversions"
+    assert caller.ask("app", operation, 201, code=code)["pem"].startswith("-----BEGIN RSA PRIVATE KEY-----")
+    caller.ask("app", operation, 404, code=code)
+    slug = f"spot-of-{caller.place.owner}"
+    assert caller.ask("app", "get /apps/{app_slug}", 200, app_slug=slug)["slug"] == slug
 
 
 def call_for_runners(caller: Caller, scope: str) -> None:
@@ -82,12 +96,28 @@ def call_for_runs(caller: Caller) -> None:
     place, actions = caller.place, "/repos/{owner}/{repo}/actions"
     job_id = place.control.start_jobs(place.repository, LABELS, STEPS)[0]
     run_id = place.control.job(job_id)["run_id"]
+    (repository,) = caller.ask("installation", "get /installation/repositories", 200)["repositories"]
+    assert repository["full_name"] == place.repository
     caller.ask("installation", f"get {actions}/jobs/{{job_id}}", 200, job_id=job_id)
     caller.ask("installation", f"get {actions}/runs", 200)
     caller.ask("installation", f"get {actions}/runs/{{run_id}}", 200, run_id=run_id)
     caller.ask("installation", f"get {actions}/runs/{{run_id}}/jobs", 200, run_id=run_id)
     place.control.cancel(job_id)
     caller.ask("installation", f"post {actions}/runs/{{run_id}}/rerun-failed-jobs", 201, run_id=run_id)
+    other_id = place.control.start_jobs(place.repository, LABELS, STEPS)[0]
+    place.control.cancel(other_id)
+    caller.ask("installation", f"post {actions}/jobs/{{job_id}}/rerun", 201, job_id=other_id)
+
+
+def call_for_checks(caller: Caller) -> None:
+    repository, words = "/repos/{owner}/{repo}", {"status": "completed", "conclusion": "neutral"}
+    wish: Json = {"name": "spot-runner", "head_sha": "a" * 40, "external_id": "k", **words}
+    made = caller.ask("installation", f"post {repository}/check-runs", 201, wish)
+    caller.ask("installation", f"patch {repository}/check-runs/{{check_run_id}}", 200, words, check_run_id=made["id"])
+    shown = caller.ask("installation", f"get {repository}/check-runs/{{check_run_id}}", 200, check_run_id=made["id"])
+    assert shown["external_id"] == "k"
+    listed = caller.ask("installation", f"get {repository}/commits/{{ref}}/check-runs", 200, ref="a" * 40)
+    assert [one["external_id"] for one in listed["check_runs"]] == ["k"]
 
 
 def test_an_answer_that_lacks_a_field_is_caught_and_kept(spoiled: Place) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes.clock import FakeClock
+from workers.rehearsal.github.apps import first_app
 from workers.rehearsal.github.broker import Broker
 from workers.rehearsal.github.records import ApiError, Job, JobStatus, Runner
 from workers.rehearsal.github.world import TAKE_LIMIT, Limits, StepOrder, World
@@ -22,7 +23,8 @@ class Github:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.told: list[tuple[str, int]] = []
-        self.world = World(self.clock, Limits(), lambda action, job: self.told.append((action, job.id)))
+        app = first_app(7, "no key", "http://127.0.0.1:9/github", "no secret")
+        self.world = World(self.clock, Limits(), lambda action, job: self.told.append((action, job.id)), app)
         self.broker = Broker(self.world)
         self.world.install("octo-org")
 
@@ -200,3 +202,17 @@ def test_a_runner_that_was_offered_a_job_may_be_deregistered_and_the_job_goes_on
     assert github.offer(first) == job.id
     github.world.remove_runner("octo-org/widgets", first.id)
     assert github.offer(github.runner("second")) == job.id
+
+
+def test_an_outdated_runner_is_registered_gets_no_job_and_is_removed(github: Github) -> None:
+    github.world.oldest_version = "2.336.0"
+    job, old, current = github.job(), github.runner("old"), github.runner("current")
+    github.broker.open_session(old, "old", "2.99.1")
+    github.broker.open_session(current, "current", "2.336.0")
+    assert github.offer(old) is None
+    github.wait(timedelta(minutes=5) + SECOND)
+    assert old.gone_because is not None
+    assert github.world.runner_in("octo-org/widgets", github.runner("third").id).version == ""
+    current = github.world.add_runner("octo-org/widgets", "fourth", LABELS)
+    github.broker.open_session(current, "fourth", "2.400.0")
+    assert github.offer(current) == job.id

@@ -89,6 +89,7 @@ def test_an_interruption_of_another_job_does_not_take_the_blame_away() -> None:
         ("success", ["spot-host-b"], True, Outcome.RERUN),
         ("failure", [None], True, Outcome.LOST),
         ("cancelled", ["spot-host-b"], False, Outcome.SURVIVED),
+        ("cancelled", ["spot-host-b"], True, Outcome.RERUN),
     ],
 )
 def test_an_interruption_is_judged_by_where_its_guests_went_and_how_their_jobs_ended(
@@ -98,3 +99,10 @@ def test_an_interruption_is_judged_by_where_its_guests_went_and_how_their_jobs_e
     elsewhere = {"source": "spot-host-b", "target": None}
     job = {"conclusion": conclusion, "migrations": [*moves, elsewhere]}
     assert outcome_of(job, "spot-host-a", is_blamed=is_blamed) is expected
+
+
+def test_where_every_host_was_taken_back_a_guest_may_be_parked_by_any_of_them() -> None:
+    moved_first = [{"source": "spot-host-a", "target": "spot-host-b"}, {"source": "spot-host-b", "target": None}]
+    job = {"conclusion": "success", "migrations": moved_first}
+    assert outcome_of(job, None, is_blamed=False) is Outcome.PARKED
+    assert outcome_of(job | {"migrations": moved_first[:1]}, None, is_blamed=False) is Outcome.SURVIVED

@@ -64,6 +64,7 @@ def a_job(number: int = 1, state: JobState = JobState.QUEUED, runner: str | None
         state=state,
         queued_at=NOW,
         runner_id=RunnerId(runner) if runner else None,
+        has_deployment=False,
     )
 
 

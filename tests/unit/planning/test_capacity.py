@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from tests.unit.planning.rows import MINUTE, NOW, SECOND, SMALL, SPEC, a_host, a_runner
+from tests.unit.planning.rows import MINUTE, NOW, SECOND, SMALL, SPEC, a_host, a_job, a_runner
 from workers.domain.host import Host, HostState
-from workers.domain.names import MigrationId
+from workers.domain.labels import Interrupt
+from workers.domain.names import MigrationId, PackageDigest
+from workers.domain.overlay import GuestNetwork
+from workers.domain.pools import Policy, Terms
 from workers.domain.runner import RunnerState, Shape
-from workers.planning.capacity import CapacityPolicy, hosts_wanted, is_surplus
+from workers.planning.buying import orders
+from workers.planning.capacity import CapacityPolicy, is_surplus
 from workers.planning.fleet import Fleet
 
 POLICY = CapacityPolicy("fake", SPEC, ready_hosts=0, hosts_max=3)
@@ -17,7 +22,16 @@ LEAVING = a_host("a", HostState.DRAINING, NOW + MINUTE)
 
 def wanted(*hosts: Host, waiting: int = 0, policy: CapacityPolicy = POLICY, busy: int = 0) -> int:
     runners = tuple(a_runner(str(number), "a") for number in range(busy))
-    return hosts_wanted(Fleet(hosts, runners), [SMALL] * waiting, policy)
+    return asked_for(Fleet(hosts, runners), [SMALL] * waiting, policy)
+
+
+def asked_for(fleet: Fleet, shapes: Sequence[Shape], policy: CapacityPolicy) -> int:
+    """Return how many hosts are asked for when jobs of these shapes wait."""
+    terms = [
+        Terms("ci", PackageDigest("sha256:00"), "debian-12", one, GuestNetwork.RELAY, Interrupt.MOVE) for one in shapes
+    ]
+    jobs = [replace(a_job(number), terms=one) for number, one in enumerate(terms)]
+    return len(orders(fleet, jobs, policy, Policy((), ()), NOW))
 
 
 @pytest.mark.parametrize(("waiting", "hosts"), [(0, 0), (1, 1), (2, 1), (3, 2), (100, 3)])
@@ -56,12 +70,12 @@ def test_the_last_allowed_host_can_be_evacuated() -> None:
 
 def test_a_guest_that_is_on_its_way_or_has_no_job_wants_no_host() -> None:
     moving = replace(a_runner(), migration_id=MigrationId("m"))
-    assert hosts_wanted(Fleet((LEAVING,), (moving, a_runner("i", state=RunnerState.IDLE))), [], POLICY) == 0
+    assert asked_for(Fleet((LEAVING,), (moving, a_runner("i", state=RunnerState.IDLE))), [], POLICY) == 0
 
 
 def test_what_no_host_could_hold_wants_none() -> None:
     huge = Shape(vcpus=64, memory_mib=1, disk_mib=1)
-    assert hosts_wanted(Fleet((), ()), [huge], POLICY) == 0
+    assert asked_for(Fleet((), ()), [huge], POLICY) == 0
 
 
 def test_an_empty_host_that_nobody_needs_goes_at_the_end_of_its_period() -> None:

@@ -8,6 +8,8 @@ import pytest
 from tests.unit.planning.rows import MINUTE, NOW, SECOND, a_host, a_move, a_runner
 from workers.domain.host import Host, HostState
 from workers.domain.migration import Ports
+from workers.domain.runner import Shape
+from workers.domain.whereabouts import Machine, Whereabouts
 from workers.planning.hosting import (
     ALL_CUT_OFF_LIMIT,
     CUT_OFF_LIMIT,
@@ -18,7 +20,7 @@ from workers.planning.hosting import (
     is_past_deadline,
     next_step,
 )
-from workers.planning.orders import boot_order, move_order
+from workers.planning.orders import boot_order, move_order, stood_s, whereabouts
 
 H = HostState
 
@@ -96,9 +98,52 @@ def test_a_deadline_is_past_only_after_it() -> None:
 
 def test_orders_say_what_the_runner_will_be_at_the_commit() -> None:
     runner = replace(a_runner(), epoch=3)
-    assert boot_order(runner).epoch == 3
+    assert boot_order(runner, a_host()).epoch == 3
     row = replace(a_move(), epoch=4, ports=Ports(1, 2), deadline_at=NOW + MINUTE)
     order = move_order(row, runner, a_host("b"), NOW + 20 * SECOND)
     assert (order.runner.epoch, order.moves, order.seconds_left) == (4, 3, 40.0)
     assert (order.peer, order.peer_address, order.ports) == ("b", "10.90.0.98", Ports(1, 2))
     assert move_order(row, runner, a_host("b"), NOW + 2 * MINUTE).seconds_left == 0.0
+
+
+MACHINE = Machine("eu-central-1", "eu-central-1b", "c7i.2xlarge", "spot", 0.4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "price"),
+    [
+        (Shape(1, 512, 1), 0.1),  # a quarter of either
+        (Shape(1, 1024, 1), 0.2),  # half of the memory
+        (Shape(4, 512, 1), 0.4),
+        (Shape(8, 512, 1), 0.4),  # never more than all of it
+    ],
+)
+def test_a_guest_is_told_where_it_is_and_what_its_part_costs(shape: Shape, price: float) -> None:
+    told = whereabouts(shape, replace(a_host(), machine=MACHINE))
+    assert (told.provider, told.machine) == ("fake", MACHINE)
+    assert told.usd_per_hour == pytest.approx(price)
+
+
+def test_what_is_not_known_of_a_host_is_not_made_up() -> None:
+    assert whereabouts(Shape(1, 1, 1), None) == Whereabouts()
+    assert whereabouts(Shape(1, 1, 1), a_host()) == Whereabouts("fake")
+    priceless = replace(MACHINE, usd_per_hour=None)
+    assert whereabouts(Shape(1, 1, 1), replace(a_host(), machine=priceless)).usd_per_hour is None
+
+
+def test_both_sides_of_a_move_are_told_of_the_host_that_the_guest_comes_to() -> None:
+    target = replace(a_host("b"), machine=MACHINE)
+    for peer in (a_host("a"), target):
+        order = move_order(a_move(), a_runner(), peer, NOW, target=target)
+        assert order.runner.whereabouts.machine == MACHINE
+        assert order.stood_s is None
+
+
+def test_a_guest_that_lay_in_the_store_has_stood_since_it_was_stopped() -> None:
+    parked = replace(a_runner(), parked_at=NOW)
+    park = replace(a_move(), target_id=None, figures={"stopped_at": 5.0, "stored_at": 17.5})
+    assert stood_s(parked, park, NOW + MINUTE) == 72.5
+    assert stood_s(parked, replace(park, figures={}), NOW + MINUTE) is None
+    assert stood_s(a_runner(), park, NOW + MINUTE) is None
+    resume = replace(a_move(), source_id=None, park_id=park.id)
+    assert move_order(resume, parked, None, NOW + MINUTE, stored=park).stood_s == 72.5

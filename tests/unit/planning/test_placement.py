@@ -4,71 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.planning.rows import MINUTE, NOW, SMALL, a_host, a_job, a_runner
-from workers.domain.host import HostState
-from workers.domain.job import Job, JobState
+from tests.unit.planning.rows import NOW, SMALL, a_job, a_runner
+from workers.domain.job import JobState
 from workers.domain.labels import Interrupt
 from workers.domain.names import HostId, JobId, PackageDigest, RunnerId
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import Terms
-from workers.domain.runner import Runner, RunnerState, Shape
-from workers.planning.fleet import Fleet
-from workers.planning.placement import counts_on, runner_for, spare_runner
+from workers.domain.runner import Level, Runner, RunnerState, Shape
+from workers.planning.placement import counts_on, made_for, may_be_given, runner_for
 
 WAITING = a_job(1)
-
-
-def spare(runner: Runner, *demands: Job, deadline: bool = False) -> RunnerId | None:
-    host = a_host(deadline_at=NOW + MINUTE if deadline else None)
-    fleet = Fleet((host,), (runner,))
-    found = spare_runner(WAITING, fleet, {job.id: job for job in (WAITING, *demands)})
-    return found.id if found else None
-
-
-def test_a_runner_whose_job_runs_elsewhere_is_spare() -> None:
-    runner = a_runner("left", state=RunnerState.IDLE, job=2)
-    assert spare(runner, a_job(2, JobState.RUNNING, "other")) == "left"
-
-
-def test_a_runner_whose_job_is_over_is_spare() -> None:
-    assert spare(a_runner("left", state=RunnerState.IDLE, job=2)) == "left"
-
-
-def test_a_runner_that_another_job_counts_on_is_not_spare() -> None:
-    runner = a_runner("theirs", state=RunnerState.IDLE, job=2)
-    assert spare(runner, a_job(2, JobState.PLACED, "theirs")) is None
-    assert spare(runner, a_job(2, JobState.QUEUED)) is None
-
-
-def test_a_runner_that_was_rebound_before_its_job_was_placed_is_found_again() -> None:
-    assert spare(a_runner("mine", state=RunnerState.BOOTING, job=1)) == "mine"
-
-
-@pytest.mark.parametrize("state", [RunnerState.BUSY, RunnerState.RETIRING, RunnerState.STOPPING, RunnerState.GONE])
-def test_a_runner_that_takes_no_job_any_more_is_not_spare(state: RunnerState) -> None:
-    assert spare(a_runner(state=state, job=2)) is None
-
-
-def test_a_runner_on_a_host_that_leaves_is_not_spare() -> None:
-    assert spare(a_runner(state=RunnerState.IDLE, job=2), deadline=True) is None
-    lost = Fleet((a_host(state=HostState.LOST),), (a_runner(state=RunnerState.IDLE, job=2),))
-    assert spare_runner(WAITING, lost, {}) is None
-
-
-def test_a_runner_of_other_labels_or_another_repository_is_not_spare() -> None:
-    runner = a_runner(state=RunnerState.IDLE, job=2)
-    assert spare(replace(runner, labels=("linux",))) is None
-    assert spare(replace(runner, labels=("Linux", "Spot-Runner"))) == "r"
-    assert spare(replace(runner, repository="octo/other")) is None
-    assert spare(replace(runner, installation_id=2)) is None
-
-
-def test_the_runner_that_is_furthest_comes_first() -> None:
-    states = [RunnerState.REQUESTED, RunnerState.IDLE, RunnerState.BOOTING]
-    runners = tuple(a_runner(state.value, state=state, job=2) for state in states)
-    found = spare_runner(WAITING, Fleet((a_host(),), runners), {})
-    assert found is not None
-    assert found.state is RunnerState.IDLE
 
 
 def test_a_placed_job_counts_on_its_runner_until_that_ends_or_has_another_job() -> None:
@@ -95,3 +40,33 @@ def test_a_runner_is_registered_with_exactly_the_labels_of_its_job() -> None:
     terms = Terms("ci", PackageDigest("sha256:01"), "debian-12", SMALL, GuestNetwork.NAT, Interrupt.MOVE)
     runner = runner_for(job, terms, RunnerId("n"), 3, HostId("a"), NOW)
     assert runner.labels == labels
+
+
+OF_REPOSITORY = a_runner()
+OF_ORGANIZATION = replace(OF_REPOSITORY, level=Level.ORGANIZATION)
+
+
+@pytest.mark.parametrize(
+    ("runner", "installation", "repository", "may"),
+    [
+        (OF_REPOSITORY, 1, "Octo/Hello", True),
+        (OF_REPOSITORY, 1, "octo/other", False),
+        (OF_REPOSITORY, 2, "octo/hello", True),  # another App of ours is installed there, too
+        (OF_ORGANIZATION, 1, "octo/hello", True),
+        (OF_ORGANIZATION, 1, "OCTO/other", True),
+        (OF_ORGANIZATION, 1, "octo-org/hello", False),
+        (OF_ORGANIZATION, 1, "hexa/hello", False),
+        (OF_ORGANIZATION, 2, "octo/hello", True),
+    ],
+)
+def test_a_runner_may_be_given_a_job_of_where_it_is_registered(
+    runner: Runner, installation: int, repository: str, *, may: bool
+) -> None:
+    job = replace(WAITING, installation_id=installation, repository=repository)
+    assert may_be_given(job, runner) is may
+
+
+def test_a_runner_of_an_organization_becomes_that_of_the_repository_whose_job_it_has() -> None:
+    job = replace(a_job(5), repository="octo/other")
+    assert (made_for(OF_ORGANIZATION, job).job_id, made_for(OF_ORGANIZATION, job).repository) == (5, "octo/other")
+    assert made_for(OF_REPOSITORY, replace(job, repository="Octo/Hello")).repository == "octo/hello"

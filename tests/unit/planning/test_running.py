@@ -8,16 +8,19 @@ from tests.unit.planning.rows import MINUTE, NOW, SECOND, a_host, a_job, a_repor
 from workers.domain.host import Host, HostState
 from workers.domain.job import Job, JobEnd, JobState
 from workers.domain.messages import GuestRunnerState, MonitorState, RunnerReport
-from workers.domain.names import MigrationId
+from workers.domain.names import MigrationId, RunnerId
 from workers.domain.runner import Runner, RunnerEnd, RunnerState
 from workers.planning.running import (
     BOOT_LIMIT,
+    REGISTRATION_LIMIT,
     UNUSED_RUNNER_LIMIT,
     Ending,
     RunnerSeen,
     RunnerStep,
     end_of_retired,
+    is_let_go,
     is_lost_with_its_host,
+    is_taken_away,
     next_step,
 )
 
@@ -56,7 +59,14 @@ def test_a_runner_that_has_not_started_ends_with_its_reason(state: RunnerState) 
     assert next_step(seen(runner, a_host(state=HostState.LOST)), NOW) == Ending(RunnerEnd.HOST_LOST)
     assert next_step(seen(runner, job=DONE), NOW) == Ending(RunnerEnd.UNUSED)
     assert next_step(seen(runner, job=None), NOW) == Ending(RunnerEnd.UNUSED)
-    assert next_step(seen(runner), NOW + BOOT_LIMIT + SECOND) == Ending(RunnerEnd.BOOT_FAILED)
+    limit = REGISTRATION_LIMIT if state is R.BOOTING else BOOT_LIMIT
+    assert next_step(seen(runner), NOW + limit) in {RunnerStep.BOOT, RunnerStep.START}
+    assert next_step(seen(runner), NOW + limit + SECOND) == Ending(RunnerEnd.BOOT_FAILED)
+
+
+def test_a_runner_that_was_registered_and_does_not_start_is_not_waited_for_long() -> None:
+    registered = replace(a_runner(state=R.BOOTING), github_id=7)
+    assert next_step(seen(registered), NOW + BOOT_LIMIT + SECOND) == Ending(RunnerEnd.BOOT_FAILED)
 
 
 def test_an_idle_runner_waits_for_a_job_for_so_long() -> None:
@@ -86,13 +96,30 @@ def test_a_busy_runner_waits_whatever_becomes_of_its_host(host: Host) -> None:
     assert next_step(seen(a_runner(), host, running, a_report()), NOW + 10 * MINUTE) is RunnerStep.WAIT
 
 
-@pytest.mark.parametrize("report", [a_report(GuestRunnerState.ENDED), a_report(monitor=MonitorState.GONE)])
-def test_a_busy_runner_ends_with_its_program_its_machine_or_its_job(report: RunnerReport) -> None:
+@pytest.mark.parametrize("monitor", [MonitorState.RUNNING, MonitorState.GONE])
+def test_a_busy_runner_ends_with_its_program_or_its_job(monitor: MonitorState) -> None:
     running = a_job(1, JobState.RUNNING, "r")
+    report = a_report(GuestRunnerState.ENDED, monitor)
     assert next_step(seen(a_runner(), job=running, report=report), NOW) == Ending(RunnerEnd.JOB_COMPLETED)
     assert next_step(seen(a_runner(), job=DONE), NOW) == Ending(RunnerEnd.JOB_COMPLETED)
     elsewhere = replace(DONE, runner_id=None)
     assert next_step(seen(a_runner(), job=elsewhere), NOW) is RunnerStep.WAIT
+
+
+def test_a_microvm_that_died_under_its_job_is_no_end_of_the_job() -> None:
+    """Its job is lost with it, so it is run again; it has not failed by itself."""
+    died = seen(a_runner(), job=a_job(1, JobState.RUNNING, "r"), report=a_report(monitor=MonitorState.GONE))
+    assert next_step(died, NOW) == Ending(RunnerEnd.VANISHED)
+    assert is_lost_with_its_host(died, is_host_silent=False)
+    assert is_taken_away(replace(died, runner=replace(a_runner(), end=RunnerEnd.VANISHED)))
+
+
+def test_of_a_guest_on_its_way_only_the_row_says_what_is_left() -> None:
+    """Its source's monitor may be gone because everything is at the target already."""
+    moving = replace(a_runner(), migration_id=MigrationId("m"))
+    died = seen(moving, job=a_job(1, JobState.RUNNING, "r"), report=a_report(monitor=MonitorState.GONE))
+    assert next_step(died, NOW) is RunnerStep.WAIT
+    assert not is_lost_with_its_host(died, is_host_silent=False)
 
 
 def test_what_a_host_said_of_a_former_epoch_says_nothing() -> None:
@@ -139,3 +166,27 @@ def test_a_failure_is_a_loss_if_the_host_was_gone_and_had_not_said_that_the_runn
     assert not is_lost_with_its_host(stopped, is_host_silent=True)
     buried = replace(silent, runner=replace(a_runner(), end=RunnerEnd.HOST_LOST))
     assert is_lost_with_its_host(buried, is_host_silent=True)
+
+
+TAKEN = replace(DONE, started_at=NOW, conclusion="success")
+
+
+@pytest.mark.parametrize(
+    ("job", "end", "is_gone"),
+    [
+        (TAKEN, RunnerEnd.JOB_COMPLETED, True),
+        (TAKEN, None, True),
+        (replace(TAKEN, conclusion="failure"), RunnerEnd.JOB_COMPLETED, True),
+        (TAKEN, RunnerEnd.HOST_LOST, False),
+        (TAKEN, RunnerEnd.JOB_TOO_LONG, False),
+        (replace(TAKEN, conclusion=None), RunnerEnd.JOB_COMPLETED, False),
+        (replace(TAKEN, started_at=None, conclusion="cancelled"), None, False),
+        (replace(TAKEN, runner_id=RunnerId("other")), RunnerEnd.JOB_COMPLETED, False),
+        (None, RunnerEnd.JOB_COMPLETED, False),
+    ],
+    ids=["usual", "idle yet", "failed", "lost", "too long", "not told", "taken by nobody", "another's", "unknown"],
+)
+def test_github_has_let_go_of_a_runner_whose_one_job_is_over(
+    job: Job | None, end: RunnerEnd | None, *, is_gone: bool
+) -> None:
+    assert is_let_go(seen(replace(a_runner(), end=end), job=job)) is is_gone

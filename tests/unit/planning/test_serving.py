@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_labels import anything, wishes
-from workers.domain.labels import KEYS, Interrupt, Range, Unserved, Wish
+from workers.domain.labels import ALWAYS, KEYS, Again, Interrupt, Range, Unserved, Wish
 from workers.domain.names import PackageDigest
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import Origin, Package, Policy, Pool, Terms
@@ -50,6 +50,14 @@ def refusal(labels: str, policy: Policy = RICH, origin: Origin = MINE) -> Unserv
     decided = judge(labels.split(), origin, policy)
     assert isinstance(decided, Unserved), decided
     return decided
+
+
+def test_what_is_not_built_is_refused_by_name_and_what_is_may_be_asked_for() -> None:
+    told = "arch=arm64 is not built yet; ask for arch=x86_64, or leave arch out"
+    for labels in ("spot-runner/arch=arm64", "self-hosted Linux ARM64 spot-runner"):
+        found = refusal(labels, PLAIN)
+        assert (found.reason, found.nearest) == (told, "spot-runner")
+    assert terms("spot-runner/arch=x86_64", PLAIN) == terms("spot-runner", PLAIN)
 
 
 class TestTerms:
@@ -175,11 +183,13 @@ few_wishes = st.builds(
     st.none() | st.sampled_from(GuestNetwork),
     st.none() | st.sampled_from(Interrupt),
     st.none() | st.integers(1, 100),
+    st.sampled_from([None, "7", "7-2"]),
+    st.none() | st.sampled_from(Again),
 )
 pools = st.builds(
     Pool,
     st.just("a"),
-    few_wishes.map(lambda wish: wish.without(["pool"])),
+    few_wishes.map(lambda wish: wish.without(ALWAYS)),
     st.frozensets(st.sampled_from(KEYS)),
     images,
     few,
@@ -208,7 +218,7 @@ def test_what_is_given_is_what_was_asked_for_and_no_more_than_its_pool_allows(
     assert pool is not None
     assert wish.pool in {None, pool.name}
     assert pool.takes(origin)
-    assert set(wish.options) <= pool.keys | {"pool"}
+    assert set(wish.options) <= pool.keys | ALWAYS, "every pool lets jobs name it, and their run"
     assert wish.cpu is None or given.shape.vcpus in wish.cpu
     assert wish.ram is None or given.shape.memory_mib / 1024 in wish.ram
     assert wish.image in {None, given.image}

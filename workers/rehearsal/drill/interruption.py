@@ -25,9 +25,9 @@ class Outcome(StrEnum):
     PARKED = auto()
     """One was parked, resumed and went on."""
     RERUN = auto()
-    """One was lost and succeeded in another attempt."""
+    """One was lost and succeeded in another attempt, or was cancelled in it."""
     LOST = auto()
-    """One was lost, and no other attempt succeeded."""
+    """One was lost, and no other attempt came to its end."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ from workers.rehearsal.watch import Watch
 Json = dict[str, Any]
 
 WORK_STEP: Final = "Work"
+# Nobody but the drill itself cancels, and it may choose a job that is being run again.
+GOOD_ENDS: Final = frozenset({"success", "cancelled"})
 DISK_MIB: Final = 16
 WORK_SHARES: Final = (0.5, 1.5)
 # How much longer than a notice a job works that must not end by itself before its host does.
@@ -243,7 +245,9 @@ class Drill:
         of_job = self._met(first)
         for done in of_job:
             is_blamed = blamed(done, of_job, first, attempts)
-            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, done.host, is_blamed=is_blamed))
+            # Where every host goes, a guest may have reached another one before that one's notice was heard.
+            host = None if done.plan.fault in TAKES_ALL else done.host
+            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, host, is_blamed=is_blamed))
             self.words.setdefault(done.plan.number, []).extend(words if is_blamed else ())
             if len(self.outcomes[done.plan.number]) == len(done.jobs):
                 self._close(done)
@@ -315,12 +319,12 @@ def steps_of(work_s: float) -> tuple[tuple[str, str], ...]:
     )
 
 
-def outcome_of(job: Json, host: str, *, is_blamed: bool) -> Outcome:
-    """Judge one interruption, by the loss of this host, of a job that has ended."""
+def outcome_of(job: Json, host: str | None, *, is_blamed: bool) -> Outcome:
+    """Judge one interruption, by the loss of this host (None: of any), of a job that has ended."""
     if not is_blamed:
-        was_parked = any(move["source"] == host and move["target"] is None for move in job["migrations"])
+        was_parked = any(move["target"] is None and host in {None, move["source"]} for move in job["migrations"])
         return Outcome.PARKED if was_parked else Outcome.SURVIVED
-    return Outcome.RERUN if job["conclusion"] == "success" else Outcome.LOST
+    return Outcome.RERUN if job["conclusion"] in GOOD_ENDS else Outcome.LOST
 
 
 def _is_at_work(attempt: Json) -> bool:

@@ -38,7 +38,7 @@ FILLER_STEP: Final = 1 << 20
 
 
 class Escaped(Unreachable):
-    """The move was over the phase before the fault could be planted in it."""
+    """The fault cannot be planted: the move is over the phase, or a park, which has no target."""
 
 
 @dataclass
@@ -220,14 +220,10 @@ class Saboteur:
 
     # ------------------------------------------------------------ the market, the job
 
-    def leave_no_target(self, host: HostId, notice_s: float) -> None:
+    def leave_no_target(self, _host: HostId, notice_s: float) -> None:
         """Nobody else can take a guest: every other host is taken back too, and the market has none to sell."""
-        self.stage.sell(machines=False)
+        self.stage.take_all_away(notice_s)
         self._later(notice_s, partial(self.stage.sell, machines=True))
-        for other in self.stage.store.hosts.open():
-            if other.id != host:
-                with suppress(Unreachable):  # the market does not know it yet, or any more
-                    self.stage.take_away(other.id, notice_s)
 
     def notify_twice(self, row: Migration) -> None:
         """The notice comes again, for a host that is leaving already."""
@@ -251,7 +247,7 @@ class Saboteur:
 
 def _known(host_id: HostId | None) -> HostId:
     if host_id is None:
-        raise Unreachable("the move has no such side")
+        raise Escaped("the move has no such side")
     return host_id
 
 

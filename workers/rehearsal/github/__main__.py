@@ -12,6 +12,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from workers.rehearsal.github.app import create_simulator
+from workers.rehearsal.github.rates import Rates
 from workers.rehearsal.github.settings import Settings
 from workers.rehearsal.github.world import Limits
 
@@ -47,6 +48,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lock-seconds", type=float, default=600, help="how long a job lives without its runner")
     parser.add_argument("--idle-seconds", type=float, default=300, help="how long an unused registration lives")
     parser.add_argument("--token-seconds", type=float, default=3600, help="how long an access token lives")
+    parser.add_argument("--requests-per-hour", type=int, default=5000, help="of one installation; 0: no limit")
+    parser.add_argument("--points-per-minute", type=int, default=900, help="of one App; 0: no limit")
+    parser.add_argument("--senders", type=int, default=1, help="deliveries on their way at once; one keeps their order")
+    parser.add_argument("--checked-every", type=int, default=1, help="one in so many calls of a kind is checked")
     parser.add_argument("--state-dir", type=Path, help="where deliveries.jsonl is written")
     return parser.parse_args()
 
@@ -66,7 +71,10 @@ def main() -> None:
         app_key=given.app_key_file.read_text(),
         app_id=given.app_id,
         limits=limits,
+        rates=Rates(given.requests_per_hour, given.points_per_minute),
         state=given.state_dir,
+        senders=given.senders,
+        checked_every=given.checked_every,
     )
     options = {
         "bind": given.listen,

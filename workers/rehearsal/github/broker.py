@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -34,19 +33,19 @@ class Broker:
     def runner_by_secret(self, secret: str) -> Runner:
         """Return who is speaking; a runner whose job is over is still known."""
         with self.world.changed:
-            for runner in self.world.runners.values():
-                if hmac.compare_digest(runner.secret, secret):
-                    runner.seen_at = self.world.clock.now()
-                    return runner
+            runner = self.world.by_secret.get(secret)
+            if runner is not None:
+                runner.seen_at = self.world.clock.now()
+                return runner
         raise ApiError(HTTPStatus.UNAUTHORIZED, "no registration has these credentials")
 
-    def open_session(self, runner: Runner, session: str) -> Json:
+    def open_session(self, runner: Runner, session: str, version: str = "") -> Json:
         """Begin, or begin anew: a runner that already has a job cannot have another session."""
         with self.world.changed:
             require_live(runner)
             if is_busy(runner) and runner.session != session:
                 raise ApiError(HTTPStatus.CONFLICT, f"{runner.name} already runs a job in another session")
-            runner.session = session
+            runner.session, runner.version = session, version
             runner.connected_at = runner.connected_at or self.world.clock.now()
             return {"runner": runner.name, "poll_seconds": POLL_LIMIT_S}
 
@@ -68,7 +67,11 @@ class Broker:
         return self._first_fitting(runner) is not None
 
     def _first_fitting(self, runner: Runner) -> Job | None:
-        waiting = (job for job in self.world.jobs.values() if job.status is JobStatus.QUEUED and job.runner is None)
+        if self.world.is_outdated(runner):
+            return None
+        waiting = (
+            job for job in self.world.unfinished.values() if job.status is JobStatus.QUEUED and job.runner is None
+        )
         return next((job for job in waiting if fits(runner, job)), None)
 
     def _offer(self, runner: Runner, job: Job) -> Json:

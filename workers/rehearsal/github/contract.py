@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -31,6 +33,25 @@ def published(name: str) -> Json:
     """Read one of the files that `cut` made."""
     document: Json = json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
     return document
+
+
+class Sampling:
+    """Which of many things of one kind are held against the contract: the first, and then one in every so many.
+
+    A check costs more than the call that it is about, so a rehearsal with a hundred thousand calls checks a part.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self._every = every
+        self._lock = threading.Lock()
+        self._seen: Counter[str] = Counter()
+
+    def wants(self, kind: str) -> bool:
+        """Say whether this one is checked."""
+        with self._lock:
+            number = self._seen[kind]
+            self._seen[kind] += 1
+        return number % self._every == 0
 
 
 class Contract:

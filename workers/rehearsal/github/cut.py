@@ -15,15 +15,20 @@ from typing import Any, Final
 
 PUBLISHED: Final = Path(__file__).parent / "published"
 REPOSITORY: Final = "/repos/{owner}/{repo}"
-# Not `get /app/installations`: there, and only there, an account must be a user and an enterprise at once.
 OPERATIONS: Final = {
     "/app": ("get",),
+    "/app-manifests/{code}/conversions": ("post",),
+    "/app/hook/config": ("get",),
     "/app/hook/deliveries": ("get",),
     "/app/hook/deliveries/{delivery_id}": ("get",),
     "/app/hook/deliveries/{delivery_id}/attempts": ("post",),
+    "/app/installations": ("get",),
     "/app/installations/{installation_id}": ("get",),
     "/app/installations/{installation_id}/access_tokens": ("post",),
+    "/apps/{app_slug}": ("get",),
+    "/installation/repositories": ("get",),
     "/orgs/{org}/installation": ("get",),
+    "/orgs/{org}/actions/runner-groups": ("get",),
     "/orgs/{org}/actions/runners": ("get",),
     "/orgs/{org}/actions/runners/generate-jitconfig": ("post",),
     "/orgs/{org}/actions/runners/{runner_id}": ("get", "delete"),
@@ -32,24 +37,36 @@ OPERATIONS: Final = {
     f"{REPOSITORY}/actions/runners/generate-jitconfig": ("post",),
     f"{REPOSITORY}/actions/runners/{{runner_id}}": ("get", "delete"),
     f"{REPOSITORY}/actions/jobs/{{job_id}}": ("get",),
+    f"{REPOSITORY}/actions/jobs/{{job_id}}/rerun": ("post",),
     f"{REPOSITORY}/actions/runs": ("get",),
     f"{REPOSITORY}/actions/runs/{{run_id}}": ("get",),
     f"{REPOSITORY}/actions/runs/{{run_id}}/jobs": ("get",),
     f"{REPOSITORY}/actions/runs/{{run_id}}/rerun-failed-jobs": ("post",),
+    f"{REPOSITORY}/check-runs": ("post",),
+    f"{REPOSITORY}/check-runs/{{check_run_id}}": ("get", "patch"),
+    f"{REPOSITORY}/commits/{{ref}}/check-runs": ("get",),
 }
 WEBHOOKS: Final = (
     "ping",
     "installation-created",
     "installation-deleted",
+    "installation-new-permissions-accepted",
+    "installation-suspend",
+    "installation-unsuspend",
+    "installation-repositories-added",
+    "installation-repositories-removed",
     "workflow-job-queued",
     "workflow-job-waiting",
     "workflow-job-in-progress",
     "workflow-job-completed",
 )
-DELIVERIES: Final = ("ping", "workflow_job")
+DELIVERIES: Final = ("ping", "installation", "installation_repositories", "workflow_job")
 # Prose and samples are most of the size and check nothing.
 PROSE: Final = frozenset({"examples", "externalDocs", "x-github", "x-octokit", "tags", "summary"})
 SAMPLE: Final = frozenset({"description", "example"})
+# Samples hold some, and whoever looks for leaked secrets finds them.
+SECRET: Final = frozenset({"pem", "client_secret", "webhook_secret"})
+INSTALLATIONS: Final = "/app/installations"
 
 Json = Any  # the tree of a JSON document has no better type
 
@@ -112,6 +129,9 @@ def with_components(document: dict[str, Json], components: Mapping[str, Mapping[
 def cut_description(full: Mapping[str, Json]) -> dict[str, Json]:
     """Return the description of the operations that we use."""
     paths = {path: {verb: slim(full["paths"][path][verb]) for verb in verbs} for path, verbs in OPERATIONS.items()}
+    success = paths[INSTALLATIONS]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    # There, and only there, an account must be a user and an enterprise at once; elsewhere GitHub describes it right.
+    success["items"] = {"$ref": "#/components/schemas/installation"}
     origin = {key: full["info"][key] for key in ("version", "title", "license")}
     head = {"openapi": full["openapi"], "info": origin, "servers": [{"url": "/"}], "paths": paths}
     return with_components(head, full["components"])
@@ -131,7 +151,10 @@ def sample_of(full: Mapping[str, Json], responses: Mapping[str, Json]) -> Json:
     """Return the sample of the first 2XX response, None if it has none."""
     success = resolved(full, next(body for status, body in responses.items() if status.startswith("2")))
     examples = success.get("content", {}).get("application/json", {}).get("examples", {})
-    return next((resolved(full, example)["value"] for example in examples.values()), None)
+    found = next((resolved(full, example)["value"] for example in examples.values()), None)
+    if not isinstance(found, dict):
+        return found
+    return {name: value for name, value in found.items() if name not in SECRET}
 
 
 def resolved(full: Mapping[str, Json], part: Mapping[str, Json]) -> Mapping[str, Json]:

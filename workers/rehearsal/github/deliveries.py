@@ -1,4 +1,4 @@
-"""Webhooks: recorded payloads with only what differs replaced, signed, and sent one after the other.
+"""Webhooks: recorded payloads with only what differs replaced, signed, and sent in order if no rehearsal wants else.
 
 GitHub gives a receiver ten seconds, never sends again by itself, and lists what failed; so does this.
 """
@@ -6,10 +6,10 @@ GitHub gives a receiver ten seconds, never sends again by itself, and lists what
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 import itertools
 import json
-import queue
 import threading
 import time
 import uuid
@@ -22,9 +22,10 @@ from typing import Final
 import httpx
 
 from workers.ports import Clock
-from workers.rehearsal.github.contract import Broken, check_delivery, published
-from workers.rehearsal.github.records import Delivery, Job, Json
-from workers.rehearsal.github.views import API, SITE, job_fields, rewritten
+from workers.rehearsal.github.contract import Broken, Sampling, check_delivery, published
+from workers.rehearsal.github.fates import WHOLE, Damage, Dice, Fate, Shares, damaged
+from workers.rehearsal.github.records import Delivery, Installation, Job, Json
+from workers.rehearsal.github.views import API, SITE, job_fields, rewritten, stamp
 
 RECEIVER_LIMIT_S: Final = 10.0
 KEPT_MAX: Final = 10_000
@@ -41,8 +42,8 @@ def recorded(action: str) -> Json:
     return chosen
 
 
-def payload_of(action: str, job: Job, url: str) -> Json:
-    """Return what GitHub would say of this change."""
+def payload_of(action: str, job: Job, installation: Installation, url: str) -> Json:
+    """Return what GitHub would say of this change to an App that is installed there."""
     sample = recorded(action)
     owner, name = job.run.repository.split("/", maxsplit=1)
     words = {
@@ -54,8 +55,29 @@ def payload_of(action: str, job: Job, url: str) -> Json:
     payload["workflow_job"] |= {"workflow_name": "Rehearsal", **links_of(job, url), **job_fields(job)}
     payload["repository"] |= {"name": name, "full_name": job.run.repository, "private": False}
     payload["repository"]["owner"] |= {"login": owner}
-    payload["installation"] = {"id": job.run.installation.id, "node_id": "MDIzOkludGVncmF0aW9uSW5zdGFsbGF0aW9u"}
+    payload.pop("deployment", None)
+    if job.environment is not None:
+        payload["deployment"] = deployment_of(job, url)
+    payload["installation"] = {"id": installation.id, "node_id": "MDIzOkludGVncmF0aW9uSW5zdGFsbGF0aW9u"}
     return payload
+
+
+def deployment_of(job: Job, url: str) -> Json:
+    """Return the deployment of a job that names an environment."""
+    samples = (sample.get("deployment") for sample in published("deliveries")["workflow_job"])
+    sample: Json = next(one for one in samples if one)
+    repository = f"{url}/repos/{job.run.repository}"
+    return sample | {
+        "id": job.id,
+        "url": f"{repository}/deployments/{job.id}",
+        "statuses_url": f"{repository}/deployments/{job.id}/statuses",
+        "repository_url": repository,
+        "environment": job.environment,
+        "sha": job.run.head_sha,
+        "ref": job.run.branch,
+        "created_at": stamp(job.created_at),
+        "updated_at": stamp(job.started_at or job.created_at),
+    }
 
 
 def links_of(job: Job, url: str) -> Json:
@@ -69,62 +91,118 @@ def links_of(job: Job, url: str) -> Json:
     }
 
 
-class Sender:
-    """Delivers in the order of the changes, by a thread of its own, and remembers every try."""
+class Line:
+    """Deliveries that wait, each until its moment; those of one moment leave in the order in which they came."""
 
-    def __init__(self, url: str, secret: str, app_id: int, clock: Clock, violated: Callable[[str, str], None]) -> None:
-        self.url = url
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[float, int, Delivery, Damage | None]] = []
+        self._places = itertools.count()
+
+    def put(self, delivery: Delivery, damage: Damage | None, wait_s: float) -> None:
+        """Let it leave in so many seconds."""
+        with self._changed:
+            heapq.heappush(self._waiting, (time.monotonic() + wait_s, next(self._places), delivery, damage))
+            self._changed.notify()
+
+    def take(self) -> tuple[Delivery, Damage | None]:
+        """Wait for the next one whose moment has come."""
+        with self._changed:
+            while True:
+                left_s = self._waiting[0][0] - time.monotonic() if self._waiting else None
+                if left_s is not None and left_s <= 0:
+                    _, _, delivery, damage = heapq.heappop(self._waiting)
+                    return delivery, damage
+                self._changed.wait(left_s)
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._waiting)
+
+
+class Sender:
+    """Delivers in the order of the changes, by threads of its own, and remembers every try."""
+
+    def __init__(self, clock: Clock, violated: Callable[[str, str], None], checked: Sampling | None = None) -> None:
+        """`checked` says which payloads are held against the published schema; all, by default."""
         self.tries: dict[int, Delivery] = {}
-        self._secret = secret.encode()
-        self._app_id = app_id
+        self.dice = Dice(Shares())
         self._clock = clock
         self._violated = violated
+        self._checked = checked or Sampling()
         self._ids = itertools.count(1)
-        self._waiting: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._waiting = Line()
+        self._kept = threading.Lock()
 
-    def start(self, log: Path | None) -> None:
-        """Start sending; every try is a line of JSON in `log`."""
-        threading.Thread(target=self._send_all, args=(log,), name="webhooks", daemon=True).start()
+    def start(self, log: Path | None, senders: int = 1) -> None:
+        """Start sending; every try is a line of JSON in `log`. Only one sender keeps the order of the changes."""
+        for _ in range(senders):
+            threading.Thread(target=self._send_all, args=(log,), name="webhooks", daemon=True).start()
 
-    def announce(self, action: str, job: Job, url: str) -> None:
+    @property
+    def waiting(self) -> int:
+        """How many deliveries have not left yet."""
+        return len(self._waiting)
+
+    def announce(self, action: str, job: Job, installation: Installation, url: str) -> None:
+        """Tell an App of a change of a job."""
+        self.send("workflow_job", action, installation, payload_of(action, job, installation, url))
+
+    def send(self, event: str, action: str, installation: Installation, payload: Json) -> None:
         """Queue one delivery; a payload that the published schema does not allow is a violation and is not sent."""
-        payload = payload_of(action, job, url)
         try:
-            check_delivery("workflow_job", payload)
+            if self._checked.wants(action):
+                check_delivery(event, payload)
         except Broken as error:
-            self._violated(f"job {job.id} {action}", str(error))
+            self._violated(f"{event} {action}", str(error))
             return
-        installation = job.run.installation.id
-        self._queue(Delivery(next(self._ids), str(uuid.uuid4()), "workflow_job", action, installation, payload))
+        delivery = Delivery(
+            next(self._ids), str(uuid.uuid4()), event, action, installation.id, payload, installation.app
+        )
+        fate = self.dice.fate()
+        if not fate.is_lost:
+            self._queue(delivery, fate)
 
     def redeliver(self, delivery: Delivery) -> None:
         """Send the same delivery once more, under the same GUID."""
-        self._queue(
-            replace(delivery, id=next(self._ids), redelivery=True, delivered_at=None, status_code=0, status="pending")
-        )
+        self._queue(self._anew(delivery, redelivery=True), WHOLE)
 
-    def _queue(self, delivery: Delivery) -> None:
-        if len(self.tries) >= KEPT_MAX:
-            self.tries.pop(next(iter(self.tries)))
-        self.tries[delivery.id] = delivery
-        self._waiting.put(delivery)
+    def _anew(self, delivery: Delivery, *, redelivery: bool) -> Delivery:
+        fresh = {"id": next(self._ids), "delivered_at": None, "status_code": 0, "status": "pending"}
+        return replace(delivery, redelivery=redelivery, **fresh)  # type: ignore[arg-type]  # mypy sees one type for all
+
+    def _queue(self, delivery: Delivery, fate: Fate) -> None:
+        self._keep(delivery)
+        self._waiting.put(delivery, fate.damage, fate.wait_s)
+        if fate.again_after_s is not None:
+            double = self._anew(delivery, redelivery=False)
+            self._keep(double)
+            self._waiting.put(double, fate.damage, fate.wait_s + fate.again_after_s)
+
+    def _keep(self, delivery: Delivery) -> None:
+        with self._kept:
+            if len(self.tries) >= KEPT_MAX:
+                self.tries.pop(next(iter(self.tries)))
+            self.tries[delivery.id] = delivery
 
     def _send_all(self, log: Path | None) -> None:
         with httpx.Client(timeout=RECEIVER_LIMIT_S, trust_env=False) as client:
             while True:
-                delivery = self._waiting.get()
-                self._send(client, delivery)
+                delivery, damage = self._waiting.take()
+                self._send(client, delivery, damage)
                 if log is not None:
-                    with log.open("a", encoding="utf-8") as file:
+                    with self._kept, log.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(summary_of(delivery)) + "\n")
 
-    def _send(self, client: httpx.Client, delivery: Delivery) -> None:
-        body = json.dumps(delivery.payload).encode()
+    def _send(self, client: httpx.Client, delivery: Delivery, damage: Damage | None) -> None:
+        body = damaged(json.dumps(delivery.payload).encode(), damage)
         delivery.headers = self._headers(delivery, body)
+        if damage is Damage.UNSIGNED:
+            delivery.headers["X-Hub-Signature-256"] = "sha256=" + "0" * 64
         began = time.monotonic()
         status, answer = HTTPStatus.BAD_GATEWAY.value, ""
         try:
-            response = client.post(self.url, content=body, headers=delivery.headers)
+            response = client.post(delivery.app.hook_url, content=body, headers=delivery.headers)
             status, answer = response.status_code, response.text[:10_000]
         except httpx.HTTPError as error:
             answer = str(error)
@@ -140,9 +218,10 @@ class Sender:
             "X-GitHub-Delivery": delivery.guid,
             "X-GitHub-Event": delivery.event,
             "X-GitHub-Hook-ID": HOOK_ID,
-            "X-GitHub-Hook-Installation-Target-ID": str(self._app_id),
+            "X-GitHub-Hook-Installation-Target-ID": str(delivery.app.id),
             "X-GitHub-Hook-Installation-Target-Type": "integration",
-            "X-Hub-Signature-256": "sha256=" + hmac.new(self._secret, body, hashlib.sha256).hexdigest(),
+            "X-Hub-Signature-256": "sha256="
+            + hmac.new(delivery.app.hook_secret.encode(), body, hashlib.sha256).hexdigest(),
         }
 
 
@@ -152,6 +231,7 @@ def summary_of(delivery: Delivery) -> Json:
     return {
         "id": delivery.id,
         "guid": delivery.guid,
+        "app_id": delivery.app.id,
         "event": delivery.event,
         "action": delivery.action,
         "job_id": job.get("id"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from dataclasses import dataclass
 from enum import StrEnum, auto
@@ -25,6 +26,12 @@ class FaultKind(StrEnum):
     """403 with the words of the secondary limit."""
     FORBIDDEN = auto()
     """403: a permission is missing."""
+    NOT_FOUND = auto()
+    """404, and nothing was done."""
+    CONFLICT = auto()
+    """409, and nothing was done."""
+    UNPROCESSABLE = auto()
+    """422, and nothing was done."""
     WRONG = auto()
     """The answer lacks one of its fields; the check against the contract must catch it."""
 
@@ -38,12 +45,15 @@ class Fault:
     path: str
     """Part of the path of the requests that it strikes."""
     times: int = 1
+    share: float = 1.0
+    """How many of them it strikes, from 0 to 1."""
 
 
 class Faults:
     """The planted faults that have not struck yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)  # noqa: S311  # a rehearsal's dice, to be thrown alike again
         self._lock = threading.Lock()
         self._planted: list[Fault] = []
 
@@ -56,12 +66,15 @@ class Faults:
         """Return the fault that this request meets."""
         with self._lock:
             for fault in self._planted:
-                if fault.verb == request.method and fault.path in request.path:
+                if fault.verb == request.method and fault.path in request.path and self._strikes(fault):
                     fault.times -= 1
                     if fault.times == 0:
                         self._planted.remove(fault)
                     return fault.kind
         return None
+
+    def _strikes(self, fault: Fault) -> bool:
+        return fault.share >= 1 or self._random.random() < fault.share
 
 
 def answer_before(kind: FaultKind) -> Response | None:
@@ -78,6 +91,12 @@ def answer_before(kind: FaultKind) -> Response | None:
             return refusal(HTTPStatus.FORBIDDEN, "You have exceeded a secondary rate limit.", {"Retry-After": "60"})
         case FaultKind.FORBIDDEN:
             return refusal(HTTPStatus.FORBIDDEN, "Resource not accessible by integration")
+        case FaultKind.NOT_FOUND:
+            return refusal(HTTPStatus.NOT_FOUND, "Not Found")
+        case FaultKind.CONFLICT:
+            return refusal(HTTPStatus.CONFLICT, "Already exists - A runner with this name already exists.")
+        case FaultKind.UNPROCESSABLE:
+            return refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Validation Failed")
         case FaultKind.LOST | FaultKind.WRONG:
             return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum, auto
@@ -29,12 +30,40 @@ class JobStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class App:
+    """One GitHub App."""
+
+    id: int
+    name: str
+    owner: str
+    public_key: str
+    """PEM."""
+    permissions: dict[str, str]
+    events: tuple[str, ...]
+    hook_url: str
+    hook_secret: str = field(repr=False)
+    setup_url: str | None = None
+    is_public: bool = True
+
+    @property
+    def slug(self) -> str:
+        return self.name.lower().replace(" ", "-")
+
+
+@dataclass(frozen=True)
 class Installation:
-    """The App, installed in one account."""
+    """An App, installed in one account."""
 
     id: int
     account: str
     created_at: datetime
+    app: App
+    permissions: dict[str, str]
+    """What the account's owner has accepted."""
+    updated_at: datetime | None = None
+    suspended_at: datetime | None = None
+    left: frozenset[str] = frozenset()
+    """Repositories that were taken out of it, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +73,24 @@ class Token:
     text: str = field(repr=False)
     installation: Installation
     expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Group:
+    """A runner group; a repository's own runners are in one that admits it."""
+
+    id: int
+    name: str
+    repositories: frozenset[str] | None = None
+    """Those that it admits, in lower case; None: all of its organization."""
+
+    def admits(self, repository: str) -> bool:
+        """Say whether jobs of this repository may run here."""
+        return self.repositories is None or repository.lower() in self.repositories
+
+
+# Every repository and every organization has it.
+DEFAULT_GROUP = Group(1, "Default")
 
 
 @dataclass
@@ -58,11 +105,14 @@ class Runner:
     secret: str = field(repr=False)
     registered_at: datetime
     session: str | None = None
+    version: str = ""
+    """Of its program, as it said when it opened its session."""
     connected_at: datetime | None = None
     seen_at: datetime | None = None
     job: Job | None = None
     """Offered or taken."""
     gone_because: str | None = None
+    group: Group = DEFAULT_GROUP
 
 
 @dataclass
@@ -112,6 +162,8 @@ class Job:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     log: list[Line] = field(default_factory=list)
+    environment: str | None = None
+    """Where it deploys to."""
     digests: list[str] = field(default_factory=list)
     """One for each event that the runner has sent, so that a doubled one is known and a forged double is seen."""
 
@@ -126,13 +178,18 @@ class Run:
 
     id: int
     repository: str
-    installation: Installation
     created_at: datetime
     attempt: int = 1
     jobs: list[Job] = field(default_factory=list)
     """Of every attempt, oldest first."""
     is_of_fork: bool = False
     """What it runs is the code of a fork."""
+    branch: str = "main"
+
+    @property
+    def head_sha(self) -> str:
+        """The commit that it runs: one of its own, as every push makes one."""
+        return hashlib.sha1(f"{self.repository} {self.id}".encode(), usedforsecurity=False).hexdigest()
 
     def of_attempt(self, attempt: int | None = None) -> list[Job]:
         """Return the jobs of one attempt, the latest by default."""
@@ -170,6 +227,8 @@ class Delivery:
     action: str | None
     installation_id: int | None
     payload: dict[str, Any] = field(repr=False)
+    app: App
+    """Whose webhook it is."""
     redelivery: bool = False
     delivered_at: datetime | None = None
     """None while it waits."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from http import HTTPStatus
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from workers.rehearsal.github.deliveries import Sender, summary_of
+from workers.rehearsal.github.fates import Dice, Shares
 from workers.rehearsal.github.faults import Fault, FaultKind, Faults
+from workers.rehearsal.github.installing import Installing
+from workers.rehearsal.github.rates import RateLimits
 from workers.rehearsal.github.records import ApiError, Job, Json, Runner, Step
 from workers.rehearsal.github.world import StepOrder, World, is_busy
 
@@ -18,41 +22,80 @@ Answer = Response | tuple[Response, int]
 class Rehearsing:
     """Starts jobs, tells everything about them, plants faults."""
 
-    def __init__(self, world: World, sender: Sender, faults: Faults) -> None:
+    def __init__(self, world: World, sender: Sender, faults: Faults, rates: RateLimits) -> None:
         self._world = world
         self._sender = sender
         self._faults = faults
+        self._rates = rates
+        self._installing = Installing(world, sender)
 
     def blueprint(self) -> Blueprint:
         """Return the routes."""
         routes = Blueprint("rehearsing", __name__, url_prefix="/_simulator")
         routes.post("/installations")(self.install)
+        routes.post("/installations/<account>/<change>")(self.change)
         routes.post("/jobs")(self.start)
         routes.get("/jobs")(self.jobs)
         routes.get("/jobs/<int:job_id>")(self.job)
         routes.post("/jobs/<int:job_id>/cancel")(self.cancel)
+        routes.post("/jobs/<int:job_id>/expire")(self.expire_lock)
+        routes.post("/tokens/expire")(self.expire_tokens)
+        routes.post("/runners/remove-idle")(self.remove_idle)
+        routes.get("/standing")(self.standing)
+        routes.put("/shares")(self.set_shares)
+        routes.get("/shares")(self.shares)
         routes.get("/runners")(self.runners)
         routes.get("/deliveries")(self.deliveries)
         routes.get("/violations")(self.violations)
+        routes.get("/refused")(self.refused)
         routes.post("/faults")(self.plant)
+        routes.put("/oldest-runner")(self.set_oldest_runner)
         return routes
 
+    def refused(self) -> Answer:
+        """Tell how often each rate limit struck."""
+        return jsonify(self._rates.refused)
+
     def install(self) -> Answer:
-        """`{"account": "octo-org"}` installs the App there; once."""
-        installation = self._world.install(str(wish()["account"]))
+        """`{"account", "permissions"?, "is_told"?}` installs the App there, once; perhaps with fewer permissions.
+
+        Its receiver hears of it only if that is wanted, since most tests are about other deliveries.
+        """
+        asked = wish()
+        installation = self._world.install(str(asked["account"]), permissions=asked.get("permissions"))
+        if asked.get("is_told"):
+            self._installing.announce_created(installation)
         return jsonify({"id": installation.id, "account": installation.account}), HTTPStatus.CREATED
 
-    def start(self) -> Answer:
-        """`{"repository", "labels", "steps": [{"name", "run"}], "count", "together", "of_fork"}` starts jobs.
+    def change(self, account: str, change: str) -> Answer:
+        """`suspend`, `unsuspend` or `remove` an installation, or `{"repositories"}` are `added` to it or `removed`."""
+        match change:
+            case "suspend":
+                self._installing.suspend(account)
+            case "unsuspend":
+                self._installing.unsuspend(account)
+            case "remove":
+                self._installing.remove(account)
+            case "added" | "removed":
+                self._installing.change_repositories(account, change, wish()["repositories"])
+            case _:
+                raise ApiError(HTTPStatus.NOT_FOUND, f"an installation cannot be {change}")
+        return jsonify({})
 
-        Each is a run of its own unless `together`, which makes them the jobs of one run.
+    def start(self) -> Answer:
+        """`{"repository", "labels", "steps": [{"name", "run"}], "count", "together", "of_fork", "branch"}` starts jobs.
+
+        Each is a run of its own unless `together`, which makes them the jobs of one run. An `environment` is where they
+        deploy to.
         """
         asked = wish()
         steps = [StepOrder(str(step["name"]), str(step["run"])) for step in asked["steps"]]
         names = [f"{asked.get('name', 'rehearsal')} {number}" for number in range(1, int(asked.get("count", 1)) + 1)]
         groups = [names] if asked.get("together") else [[name] for name in names]
         repository, of_fork = str(asked["repository"]), bool(asked.get("of_fork"))
-        runs = [self._world.start_run(repository, group, asked["labels"], steps, of_fork=of_fork) for group in groups]
+        more: Any = {"of_fork": of_fork, "branch": str(asked.get("branch", "main"))}
+        more["environment"] = asked.get("environment")
+        runs = [self._world.start_run(repository, group, asked["labels"], steps, **more) for group in groups]
         ids = [job.id for run in runs for job in run.jobs]
         return jsonify({"ids": ids, "run_ids": [run.id for run in runs]}), HTTPStatus.CREATED
 
@@ -73,6 +116,41 @@ class Rehearsing:
         self._world.cancel(self._job(job_id))
         return jsonify({})
 
+    def expire_lock(self, job_id: int) -> Answer:
+        """Let a running job's lock expire now."""
+        self._world.expire_lock(self._job(job_id))
+        return jsonify({})
+
+    def expire_tokens(self) -> Answer:
+        """Let every access token expire now."""
+        return jsonify({"expired": self._world.expire_tokens()})
+
+    def remove_idle(self) -> Answer:
+        """Remove every runner that waits for a job now."""
+        return jsonify({"removed": [runner.name for runner in self._world.remove_idle()]})
+
+    def standing(self) -> Answer:
+        """Tell in a few numbers how far it is; cheap, for whoever asks often."""
+        with self._world.changed:
+            numbers = {
+                "jobs": len(self._world.jobs),
+                "unfinished": len(self._world.unfinished),
+                "runners": len(self._world.live),
+            }
+        return jsonify(numbers | {"undelivered": self._sender.waiting})
+
+    def set_shares(self) -> Answer:
+        """Let these shares of all deliveries from now on be lost, doubled, …: the fields of `fates.Shares`."""
+        try:
+            self._sender.dice = Dice(Shares(**wish()))
+        except TypeError as error:
+            raise ApiError(HTTPStatus.BAD_REQUEST, f"not shares: {error}") from error
+        return jsonify({})
+
+    def shares(self) -> Answer:
+        """Tell how many deliveries have met what since the shares were set."""
+        return jsonify(dict(self._sender.dice.drawn()))
+
     def runners(self) -> Answer:
         with self._world.changed:
             return jsonify([self._runner(runner) for runner in self._world.runners.values()])
@@ -85,11 +163,19 @@ class Rehearsing:
             return jsonify([asdict(one) | {"at": one.at.timestamp()} for one in self._world.violations])
 
     def plant(self) -> Answer:
-        """`{"kind", "verb", "path", "times"}` lets the next matching requests of the public API meet a fault."""
+        """`{"kind", "verb", "path", "times", "share"}` lets matching requests of the public API meet a fault."""
         asked = wish()
-        fault = Fault(FaultKind(asked["kind"]), asked["verb"], asked["path"], int(asked.get("times", 1)))
+        times, share = int(asked.get("times", 1)), float(asked.get("share", 1))
+        fault = Fault(FaultKind(asked["kind"]), asked["verb"], asked["path"], times, share)
         self._faults.plant(fault)
         return jsonify({}), HTTPStatus.CREATED
+
+    def set_oldest_runner(self) -> Answer:
+        """`{"version": "0.2.0"}`: runners of an older release are registered, get no job and are removed."""
+        with self._world.changed:
+            self._world.oldest_version = str(wish()["version"])
+            self._world.changed.notify_all()
+        return jsonify({})
 
     def _job(self, job_id: int) -> Job:
         found = self._world.jobs.get(job_id)
@@ -103,9 +189,11 @@ class Rehearsing:
             "name": runner.name,
             "labels": list(runner.labels),
             "scope": runner.scope,
+            "group": runner.group.name,
             "online": self._world.is_online(runner),
             "busy": is_busy(runner),
             "gone_because": runner.gone_because,
+            "registered_at": runner.registered_at.timestamp(),
         }
 
 

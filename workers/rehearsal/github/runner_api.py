@@ -34,7 +34,8 @@ class RunnerApi:
         return self._broker.runner_by_secret(credentials("bearer"))
 
     def open_session(self, session: str) -> Answer:
-        return jsonify(self._broker.open_session(self._speaker(), session))
+        version = str((request.get_json(silent=True) or {}).get("version", ""))
+        return jsonify(self._broker.open_session(self._speaker(), session, version))
 
     def offer(self, session: str) -> Answer:
         """Wait up to `?wait=` seconds; 204 if there is no job by then."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from workers.rehearsal.github.contract import published
 from workers.rehearsal.github.records import (
+    App,
     Delivery,
     Installation,
     Job,
@@ -24,9 +25,6 @@ from workers.rehearsal.github.world import World, is_busy
 API: Final = "https://api.github.com"
 SITE: Final = "https://github.com"
 SAMPLE_REPOSITORIES: Final = ("octo-org/octo-repo", "octocat/Hello-World")
-# Set by GitHub when it registers a runner of its default group.
-GROUP: Final = {"runner_group_id": 1, "runner_group_name": "Default"}
-PERMISSIONS: Final = {"actions": "write", "administration": "write", "metadata": "read"}
 
 
 def stamp(at: datetime | None) -> str | None:
@@ -64,11 +62,14 @@ def job_fields(job: Job) -> Json:
     taken = job.runner is not None and job.status is not JobStatus.QUEUED
     runner: Json = {"runner_id": None, "runner_name": None, "runner_group_id": None, "runner_group_name": None}
     if taken and job.runner is not None:
-        runner = {"runner_id": job.runner.id, "runner_name": job.runner.name, **GROUP}
+        group = {"runner_group_id": job.runner.group.id, "runner_group_name": job.runner.group.name}
+        runner = {"runner_id": job.runner.id, "runner_name": job.runner.name, **group}
     return {
         "id": job.id,
         "run_id": job.run.id,
         "run_attempt": job.attempt,
+        "head_sha": job.run.head_sha,
+        "head_branch": job.run.branch,
         "status": job.status.value,
         "conclusion": job.conclusion,
         "created_at": stamp(job.created_at),
@@ -81,6 +82,13 @@ def job_fields(job: Job) -> Json:
     }
 
 
+def status_of(run: Run) -> str:
+    """Summarise its latest attempt as GitHub does."""
+    if run.is_over:
+        return "completed"
+    return "in_progress" if any(job.started_at for job in run.of_attempt()) else "queued"
+
+
 class Views:
     """Shows records under the simulator's own address."""
 
@@ -89,30 +97,75 @@ class Views:
         self.url = url
         self._world = world
 
-    def _sample(self, operation: str, repository: str | None = None) -> Json:
+    def sample(self, operation: str, repository: str | None = None) -> Json:
+        """Return the published sample of an answer, under our own address and this repository's name."""
         words = {API: self.url, SITE: self.url}
         if repository:
             words |= dict.fromkeys(SAMPLE_REPOSITORIES, repository)
         view: Json = rewritten(published("responses")[operation], words)
         return view
 
-    def app(self) -> Json:
-        """The App itself."""
-        return self._sample("get /app")
+    def app(self, app: App) -> Json:
+        """One App, as it sees itself."""
+        view = self.sample("get /app")
+        view["owner"] |= {"login": app.owner, "type": "Organization"}
+        installed = sum(one.app is app for one in list(self._world.installations.values()))
+        return view | {
+            "id": app.id,
+            "slug": app.slug,
+            "name": app.name,
+            "html_url": f"{self.url}/apps/{app.slug}",
+            "permissions": app.permissions,
+            "events": list(app.events),
+            "installations_count": installed,
+        }
+
+    def made_app(self, app: App, pem: str) -> Json:
+        """One App with its secrets, which its maker is shown once."""
+        return self.app(app) | {
+            "client_id": f"Iv1.{app.id:016x}",
+            "client_secret": app.hook_secret[::-1],
+            "webhook_secret": app.hook_secret,
+            "pem": pem,
+        }
+
+    def hook(self, app: App) -> Json:
+        """Where an App's deliveries go."""
+        return {"url": app.hook_url, "content_type": "json", "insecure_ssl": "0", "secret": "********"}
 
     def installation(self, installation: Installation) -> Json:
         """One installation of the App."""
-        view = self._sample("get /app/installations/{installation_id}")
+        view = self.sample("get /app/installations/{installation_id}")
         view["account"]["login"] = installation.account
-        moment = stamp(installation.created_at)
-        return view | {"id": installation.id, "permissions": PERMISSIONS, "created_at": moment, "updated_at": moment}
+        moment, app = stamp(installation.created_at), installation.app
+        return view | {
+            "id": installation.id,
+            "app_id": app.id,
+            "app_slug": app.slug,
+            "target_type": "Organization",
+            "html_url": f"{self.url}/organizations/{installation.account}/settings/installations/{installation.id}",
+            "permissions": installation.permissions,
+            "events": list(app.events),
+            "suspended_at": stamp(installation.suspended_at) if installation.suspended_at else None,
+            "suspended_by": None,
+            "created_at": moment,
+            "updated_at": stamp(installation.updated_at) if installation.updated_at else moment,
+        }
+
+    def repository(self, full_name: str) -> Json:
+        """One repository that an installation may see."""
+        owner, name = full_name.split("/", maxsplit=1)
+        view = self.sample("get /installation/repositories", full_name)["repositories"][0]
+        view["owner"]["login"] = owner
+        rewrite: Json = view | {"name": name, "full_name": full_name, "private": False}
+        return rewrite
 
     def token(self, token: Token) -> Json:
         """An access token, which only its owner is shown."""
         return {
             "token": token.text,
             "expires_at": stamp(token.expires_at),
-            "permissions": PERMISSIONS,
+            "permissions": token.installation.permissions,
             "repository_selection": "all",
         }
 
@@ -120,7 +173,7 @@ class Views:
         """One registration."""
         return {
             "id": runner.id,
-            "runner_group_id": 1,
+            "runner_group_id": runner.group.id,
             "name": runner.name,
             "os": "linux" if runner.seen_at else "unknown",
             "status": "online" if self._world.is_online(runner) else "offline",
@@ -132,22 +185,23 @@ class Views:
     def job(self, job: Job) -> Json:
         """One attempt at a job."""
         repository = job.run.repository
-        view = self._sample("get /repos/{owner}/{repo}/actions/jobs/{job_id}", repository)
+        view = self.sample("get /repos/{owner}/{repo}/actions/jobs/{job_id}", repository)
         words = {"399444496": str(job.id), "29679449": str(job.run.id)}
         rewrite: Json = rewritten(view, words)
         return rewrite | job_fields(job)
 
     def run(self, run: Run) -> Json:
         """A run in its latest attempt."""
-        view = self._sample("get /repos/{owner}/{repo}/actions/runs/{run_id}", run.repository)
+        view = self.sample("get /repos/{owner}/{repo}/actions/runs/{run_id}", run.repository)
         rewrite: Json = rewritten(view, {"30433642": str(run.id)})
-        started = any(job.started_at for job in run.of_attempt())
         if not run.is_of_fork:
             rewrite["head_repository"]["id"] = rewrite["repository"]["id"]
         return rewrite | {
             "id": run.id,
             "run_attempt": run.attempt,
-            "status": "completed" if run.is_over else "in_progress" if started else "queued",
+            "head_sha": run.head_sha,
+            "head_branch": run.branch,
+            "status": status_of(run),
             "conclusion": run.conclusion,
             "created_at": stamp(run.created_at),
             "updated_at": stamp(run.jobs[-1].created_at),
@@ -170,10 +224,10 @@ class Views:
             "repository_id": delivery.payload.get("repository", {}).get("id"),
         }
 
-    def whole_delivery(self, delivery: Delivery, url: str) -> Json:
+    def whole_delivery(self, delivery: Delivery) -> Json:
         """One try to deliver, with what was said."""
         return self.delivery(delivery) | {
-            "url": url,
+            "url": delivery.app.hook_url,
             "request": {"headers": delivery.headers, "payload": delivery.payload},
             "response": {"headers": {}, "payload": delivery.answer},
         }

@@ -1,0 +1,171 @@
+"""EC2 as moto plays it, and what moto lacks: faults on demand, and client tokens that are answered again.
+
+    adapter ──▶ Faults ──▶ moto's server        a planted fault is for the next call of its name, and used up by it
+
+moto 5.2 makes instances of an instant fleet, with their tags and user data, and takes no notice of a template's
+metadata options, processors, network interfaces, disks and profile. So what is asked for is kept here, and tests look
+at that.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from wsgiref.types import StartResponse, WSGIEnvironment
+from xml.sax.saxutils import escape
+
+import httpx
+from werkzeug import Request, Response
+
+XMLNS = "http://ec2.amazonaws.com/doc/2016-11-15/"
+DELAY_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Refuses:
+    """The whole call is refused."""
+
+    code: str
+    message: str = "no"
+    status: int = 400
+
+
+@dataclass(frozen=True)
+class Sells:
+    """The fleet has nothing, and says why for each pool: (code, instance type, message)."""
+
+    errors: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class LosesAnswer:
+    """The call is carried out, and the connection breaks before its answer."""
+
+
+@dataclass(frozen=True)
+class Hangs:
+    """The call is not answered until the test is over."""
+
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Hides:
+    """Instances are not to be seen yet, as EC2 shows them some seconds after they were made."""
+
+
+@dataclass(frozen=True)
+class Says:
+    """The call is answered so, whatever moto would say; some it does not know at all."""
+
+    body: str
+    content_type: str = "text/xml"
+    status: int = 200
+
+
+Fault = Refuses | Sells | LosesAnswer | Hangs | Hides | Says
+
+
+class Faults:
+    """A WSGI application in front of moto's server."""
+
+    def __init__(self, moto: str) -> None:
+        self._moto = moto
+        self._planted: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self._answered: dict[str, tuple[Mapping[str, str], bytes]] = {}
+        self.calls: list[Mapping[str, str]] = []
+
+    def forget(self) -> None:
+        """Begin another test: nothing is planted, and nothing was asked."""
+        self._planted.clear()
+        self.calls.clear()
+
+    def plant(self, call: str, *faults: Fault) -> None:
+        self._planted[call].extend(faults)
+
+    def asked(self, call: str) -> list[Mapping[str, str]]:
+        """Return every call of this name, as its form said it."""
+        return [one for one in self.calls if one.get("Action") == call]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        body, form = request.get_data(cache=True), request.form.to_dict()
+        call = form.get("Action") or request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        self.calls.append(form)
+        planted = self._planted[call]
+        fault = planted.popleft() if planted else None
+        if isinstance(fault, Refuses) and "X-Amz-Target" in request.headers:  # a service that speaks JSON
+            words = json.dumps({"__type": fault.code, "message": fault.message})
+            fault = Says(words, "application/x-amz-json-1.1", fault.status)
+        answer = self._told(fault, call, form, lambda: self._forward(request, body))
+        if answer is None:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            answer = Response()
+        return answer(environ, start_response)
+
+    def _told(
+        self, fault: Fault | None, call: str, form: Mapping[str, str], forward: Callable[[], Response]
+    ) -> Response | None:
+        match fault:
+            case Refuses(code, message, status):
+                return Response(_error(code, message), status, content_type="text/xml")
+            case Sells(errors):
+                return self._remembered(call, form, lambda: Response(_nothing(errors), content_type="text/xml"))
+            case Says(body, content_type, status):
+                return Response(body, status, content_type=content_type)
+            case Hides():
+                nothing = f'<DescribeInstancesResponse xmlns="{XMLNS}"><reservationSet/></DescribeInstancesResponse>'
+                return Response(nothing, content_type="text/xml")
+            case Hangs(over):
+                over.wait(DELAY_LIMIT_S)
+                return None
+            case LosesAnswer():
+                self._remembered(call, form, forward)
+                return None
+            case None:
+                return self._remembered(call, form, forward)
+
+    def _remembered(self, call: str, form: Mapping[str, str], answer: Callable[[], Response]) -> Response:
+        """Answer a fleet's client token as before, and refuse it with other words, as EC2 does."""
+        token = form.get("ClientToken", "")
+        if call != "CreateFleet":
+            return answer()
+        words = {key: value for key, value in form.items() if not key.startswith(("X-Amz", "Signature"))}
+        if token in self._answered:
+            before, body = self._answered[token]
+            if before != words:
+                return Response(_error("IdempotentParameterMismatch", "other words"), 400, content_type="text/xml")
+            return Response(body, content_type="text/xml")
+        made = answer()
+        if made.status_code == httpx.codes.OK:
+            self._answered[token] = (words, made.get_data())
+        return made
+
+    def _forward(self, request: Request, body: bytes) -> Response:
+        kept = {key: value for key, value in request.headers.items() if key.lower() != "content-length"}
+        told = httpx.request(
+            request.method, f"{self._moto}{request.full_path}", content=body, headers=kept, timeout=30, trust_env=False
+        )
+        return Response(told.content, told.status_code, content_type=told.headers.get("content-type"))
+
+
+def _error(code: str, message: str) -> str:
+    said = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+    return f"<Response><Errors><Error>{said}</Error></Errors><RequestID>r-1</RequestID></Response>"
+
+
+def _nothing(errors: Iterable[tuple[str, str, str]]) -> str:
+    items = "".join(
+        "<item><launchTemplateAndOverrides><overrides>"
+        f"<instanceType>{escape(kind)}</instanceType></overrides></launchTemplateAndOverrides>"
+        f"<errorCode>{escape(code)}</errorCode><errorMessage>{escape(message)}</errorMessage></item>"
+        for code, kind, message in errors
+    )
+    return (
+        f'<CreateFleetResponse xmlns="{XMLNS}"><fleetId>fleet-0</fleetId><errorSet>{items}</errorSet>'
+        "<fleetInstanceSet/></CreateFleetResponse>"
+    )

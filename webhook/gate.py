@@ -1,0 +1,63 @@
+"""Who may register: the machine that a token was made for; whoever else tries stands in its host's timeline."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from webhook.needs import Clock, Hints, HostStore
+from workers.domain.errors import Refused, TryLater
+from workers.domain.events import Event, Happening
+from workers.domain.host import Host
+from workers.domain.messages import RegistrationRequest
+from workers.domain.names import HostId
+from workers.domain.registration import elsewhere, is_elsewhere, token_refusal
+
+log: Final = structlog.get_logger(__name__)
+
+# A cloud may tell a machine's public address some seconds after it runs; the worker is asked to look meanwhile.
+ADDRESS_LIMIT: Final = timedelta(seconds=20)
+# Whoever tries again and again is reported once, and nobody fills our memory by it.
+REPORTED_MAX: Final = 1000
+
+
+class Gate:
+    """Admits machines to their first certificate."""
+
+    def __init__(self, store: HostStore, hints: Hints, clock: Clock, nats: tuple[str, ...] = ()) -> None:
+        """`nats`: networks behind whose addresses machines without a public one are seen."""
+        self._store, self._hints, self._clock, self._nats = store, hints, clock, nats
+        self._elsewhere_since: dict[tuple[HostId, str | None], datetime] = {}
+        self._reported: set[tuple[HostId, str]] = set()
+
+    def admitted(self, request: RegistrationRequest, source: str | None) -> Host:
+        """Return the host that this machine may become. Raises `Refused` with the reason, `TryLater` while in doubt."""
+        now = self._clock.now()
+        host, token = self._store.hosts.get(request.host_id), self._store.token(request.token)
+        because = token_refusal(request.host_id, host, token, now)
+        if because is not None or host is None:
+            raise self._refusal(request, token.host_id if token else None, source, because or "it is not known here")
+        if is_elsewhere(source, host, self._nats):
+            since = self._elsewhere_since.setdefault((host.id, source), now)
+            if now - since < ADDRESS_LIMIT:
+                self._hints.look_at("host", host.id)
+                raise TryLater(f"{host.id}: {elsewhere(source, host)}; the cloud is asked once more")
+            raise self._refusal(request, host.id, source, elsewhere(source, host))
+        return host
+
+    def refused(self, request: RegistrationRequest, source: str | None) -> Refused:
+        """Return the refusal of a machine whose token was good a moment ago."""
+        token, now = self._store.token(request.token), self._clock.now()
+        because = token_refusal(request.host_id, self._store.hosts.get(request.host_id), token, now)
+        return self._refusal(request, token.host_id if token else None, source, because or "somebody else was quicker")
+
+    def _refusal(self, request: RegistrationRequest, owner: HostId | None, source: str | None, because: str) -> Refused:
+        """Tell whose token it is that somebody has tried to use; a token that nobody has says nothing of anybody."""
+        log.warning("registration_refused", host=request.host_id, source=source, because=because)
+        if owner is not None and (owner, because) not in self._reported and len(self._reported) < REPORTED_MAX:
+            self._reported.add((owner, because))
+            detail = {"because": because, "address": source}
+            self._store.record(Event(Happening.REGISTRATION_REFUSED, self._clock.now(), host_id=owner, detail=detail))
+        return Refused(f"{request.host_id} cannot register: {because}")

@@ -1,0 +1,86 @@
+"""The App's key, the tokens of its installations, and a client of its own for every thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from github import Auth, Github
+from github.Requester import Requester
+
+from workers.domain.errors import BadInput
+
+TIMEOUT_S: Final = 10
+# A token that ends while it is on its way is refused.
+TOKEN_RESERVE: Final = timedelta(minutes=2)
+BAD_KEY: Final = "the GitHub App's private key is of no use (generate one in the App's settings)"
+
+
+@dataclass(frozen=True)
+class Token:
+    """An installation's token; it lives for an hour."""
+
+    text: str = field(repr=False)
+    ends_at: datetime
+
+
+class Login:
+    """Clients of GitHub's API for one App and its installations."""
+
+    def __init__(self, url: str, app_id: int, private_key_pem: str) -> None:
+        """`url` is the API's root, without a slash at its end. Raises `BadInput` for a key that cannot sign."""
+        require_key(private_key_pem)
+        self.app_id = app_id
+        self._app = Auth.AppAuth(app_id, private_key_pem)
+        self._options: dict[str, Any] = {
+            "base_url": url,
+            "seconds_between_requests": 0,
+            "seconds_between_writes": 0,
+            "retry": None,
+            "timeout": TIMEOUT_S,
+            "per_page": 100,
+            "user_agent": "spot-runner",
+            "lazy": True,
+        }
+        self._mine = threading.local()
+        self._tokens: dict[int, Token] = {}
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    def as_app(self) -> Requester:
+        """Return this thread's client of the App itself."""
+        return self._client(0, "", lambda: self._app)
+
+    def as_installation(self, installation_id: int, fetch: Callable[[], Token]) -> Requester:
+        """Return this thread's client of an installation; all threads share one token, and one of them fetches it."""
+        with self._locks[installation_id]:
+            token = self._tokens.get(installation_id)
+            if token is None or token.ends_at - TOKEN_RESERVE < datetime.now(UTC):
+                token = self._tokens[installation_id] = fetch()
+        return self._client(installation_id, token.text, lambda: Auth.Token(token.text))
+
+    def forget(self, installation_id: int) -> None:
+        """Log in anew next time: GitHub does not know this token any more."""
+        self._tokens.pop(installation_id, None)
+
+    def _client(self, installation_id: int, token: str, auth: Callable[[], Auth.Auth]) -> Requester:
+        clients: dict[int, tuple[str, Requester]] = self._mine.__dict__.setdefault("clients", {})
+        if installation_id not in clients or clients[installation_id][0] != token:
+            clients[installation_id] = token, Github(auth=auth(), **self._options).requester
+        return clients[installation_id][1]
+
+
+def require_key(pem: str) -> None:
+    """Refuse what is not an App's key before anything is asked with it."""
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadInput(f"{BAD_KEY}: it cannot be read as a PEM private key without a password") from error
+    if not isinstance(key, RSAPrivateKey):
+        raise BadInput(f"{BAD_KEY}: it is not an RSA key")

@@ -1,0 +1,69 @@
+"""What the lists of a repository's runs and jobs say that no delivery has told us: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from workers.domain.events import SWEPT, Delivery, JobAction, JobFact
+from workers.domain.job import Job, JobState
+from workers.domain.listed import JobListed, Scope
+from workers.domain.names import JobId
+
+_ACTIONS: Final = {
+    "waiting": JobAction.WAITING,
+    "in_progress": JobAction.IN_PROGRESS,
+    "completed": JobAction.COMPLETED,
+}
+_J = JobState
+
+
+def runs_to_ask(listed: Iterable[int], rows: Iterable[Job]) -> list[int]:
+    """Return the runs to look into: what GitHub calls unfinished, and what we believe to be."""
+    return list(dict.fromkeys((*listed, *(row.run_id for row in rows if row.end is None))))
+
+
+def news(jobs: Sequence[JobListed], rows: Mapping[JobId, Job], scope: Scope, now: datetime) -> Iterator[Delivery]:
+    """Yield what is not in the rows, as if it had been delivered.
+
+    Its GUID follows from what it says, so that the store keeps it once, whoever finds it how often.
+    """
+    for job in jobs:
+        action = _ACTIONS.get(job.status, JobAction.QUEUED)
+        if _is_news(action, rows.get(job.id)):
+            guid = f"{SWEPT}{job.id}-{action.value}"
+            yield Delivery(guid, "workflow_job", action.value, now, b"", _fact(guid, action, job, scope, now))
+
+
+def _is_news(action: JobAction, row: Job | None) -> bool:
+    """Say whether this goes beyond the row; a job that ended before we knew of it needs nothing any more."""
+    if row is None:
+        return action is not JobAction.COMPLETED
+    match action:
+        case JobAction.QUEUED | JobAction.WAITING:
+            return False
+        case JobAction.IN_PROGRESS:
+            return row.state in {_J.QUEUED, _J.PLACED}
+        case JobAction.COMPLETED:
+            return row.end is None
+
+
+def _fact(guid: str, action: JobAction, job: JobListed, scope: Scope, now: datetime) -> JobFact:
+    return JobFact(
+        delivery=guid,
+        action=action,
+        seen_at=now,
+        job_id=job.id,
+        installation_id=scope.installation_id,
+        repository=scope.repository,
+        run_id=job.run_id,
+        run_attempt=job.run_attempt,
+        name=job.name,
+        labels=job.labels,
+        runner_id=job.runner_id,
+        runner_name=job.runner_name,
+        conclusion=job.conclusion,
+        head_sha=job.head_sha,
+        head_branch=job.head_branch,
+    )

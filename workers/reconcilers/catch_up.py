@@ -1,0 +1,145 @@
+"""Runs and jobs that GitHub knows and nobody told us of: a sweep of the repositories in which anything happens.
+
+active repositories, all of them after a start ─▶ unfinished runs ─▶ their jobs ─▶ what is not in our rows
+                                                                                      └─▶ written as a delivery
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from workers.domain.errors import Refused, TryLater
+from workers.domain.installation import EVERYBODY, Guests
+from workers.domain.job import Job
+from workers.domain.listed import JobListed, Scope
+from workers.listing import GitHubLists
+from workers.planning.catching_up import news, runs_to_ask
+from workers.planning.pace import slowed
+from workers.ports import Clock, Hints, Store
+from workers.reconcilers.standing import require_served
+
+log = structlog.get_logger()
+
+# With the refill's and the sweep's own pace below five minutes.
+SWEEP_INTERVAL: Final = timedelta(minutes=4)
+REFILL_INTERVAL: Final = timedelta(seconds=10)
+# A repository that was quiet over a long weekend is still one whose next job must not be lost.
+ACTIVE_LIMIT: Final = timedelta(days=7)
+# A look is a task, and ends in less time than a task may take.
+LOOK_LIMIT: Final = timedelta(seconds=20)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is still to be asked: the runs of a repository, or (with a run) the jobs of one."""
+
+    scope: Scope
+    run_id: int | None = None
+
+
+class CatchUp:
+    """Asks GitHub for what was not delivered. Doubled looks cost requests and nothing else."""
+
+    def __init__(
+        self,
+        store: Store,
+        lists: GitHubLists,
+        hints: Hints,
+        clock: Clock,
+        interval: timedelta = SWEEP_INTERVAL,
+        served: Guests = EVERYBODY,
+    ) -> None:
+        """`served` says whose jobs are served; of others nothing is asked but what becomes of those that we know."""
+        self._store, self._lists, self._hints = store, lists, hints
+        self._clock, self._interval, self._served = clock, interval, served
+        self._questions: deque[_Question] = deque()
+        self._swept_at: dict[Scope, datetime] = {}
+        self._unlisted = set(lists.apps)
+        self._refilled_at: datetime | None = None
+
+    def is_due(self, now: datetime) -> bool:
+        """Say whether there is something to ask, or it is time to see whether there is."""
+        is_stale = self._refilled_at is None or now - self._refilled_at >= min(REFILL_INTERVAL, self._interval)
+        return bool(self._questions) or is_stale
+
+    def look(self) -> None:
+        """Ask for as long as a look may last; the rest is asked by the next ones. Raises `TryLater`."""
+        began = self._clock.now()
+        if not self._questions:
+            self._refill(began)
+        while self._questions and self._clock.now() - began < LOOK_LIMIT:
+            question = self._questions.popleft()
+            try:
+                self._ask(question)
+            except Refused as error:  # our App is not installed there any more
+                log.warning("sweep_refused", repository=question.scope.repository, why=str(error))
+            except TryLater:
+                self._questions.append(question)  # another installation may still be answered
+                raise
+
+    def ask_about(self, scope: Scope, run_id: int) -> None:
+        """Ask for the jobs of one run now. Raises `TryLater` and `Refused`."""
+        require_served(self._store, scope.installation_id, scope.repository)
+        self._hear(scope, self._lists.all_jobs(scope, run_id))
+
+    def _refill(self, now: datetime) -> None:
+        """Note which repositories are to be asked again; after a start all that there are, once."""
+        self._refilled_at = now
+        active = self._store.active_repositories(now - ACTIVE_LIMIT)
+        scopes = dict.fromkeys((*active, *(_scope(job) for job in self._store.jobs.open())))
+        due = [scope for scope in scopes if self._is_due(scope, now)]
+        due += [scope for scope in self._everywhere() if scope not in scopes]
+        self._swept_at |= dict.fromkeys(due, now)
+        self._questions.extend(_Question(scope) for scope in due)
+
+    def _is_due(self, scope: Scope, now: datetime) -> bool:
+        at = self._swept_at.get(scope)
+        return at is None or now - at >= slowed(self._interval, self._lists.left(scope.installation_id))
+
+    def _everywhere(self) -> list[Scope]:
+        """Return where the Apps are installed that were not asked for it yet since the start."""
+        found = list[Scope]()
+        for app in sorted(self._unlisted):
+            try:
+                found += self._lists.repositories(app)
+            except (TryLater, Refused) as error:  # asked again at the next refill; what is known is swept meanwhile
+                log.info("later", kind="repositories", id=app, why=str(error))
+            else:
+                self._unlisted.discard(app)
+        return found
+
+    def _ask(self, question: _Question) -> None:
+        if question.run_id is not None:
+            self.ask_about(question.scope, question.run_id)
+            return
+        require_served(self._store, question.scope.installation_id, question.scope.repository)
+        rows = [job for job in self._store.jobs.open() if _scope(job) == question.scope]
+        if not rows and self._is_denied(question.scope):
+            return
+        runs = runs_to_ask(self._lists.unfinished_runs(question.scope), rows)
+        self._questions.extend(_Question(question.scope, run_id) for run_id in runs)
+
+    def _hear(self, scope: Scope, jobs: Sequence[JobListed]) -> None:
+        rows = {job.id: row for job in jobs if (row := self._store.jobs.get(job.id)) is not None}
+        told = [job for job in jobs if job.id in rows] if self._is_denied(scope) else jobs
+        found = list(news(told, rows, scope, self._clock.now()))
+        if not found:
+            return
+        self._store.write_deliveries(found)
+        missed = [one.fact for one in found if one.fact is not None]
+        for fact in missed:
+            log.info("delivery_missed", job=fact.job_id, action=fact.action.value, repository=scope.repository)
+        self._hints.look_at("job", *(str(fact.job_id) for fact in missed))
+
+    def _is_denied(self, scope: Scope) -> bool:
+        return self._served.refusal(scope.installation_id, scope.repository) is not None
+
+
+def _scope(job: Job) -> Scope:
+    return Scope(job.installation_id, job.repository)
