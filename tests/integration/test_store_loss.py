@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -30,13 +30,18 @@ GITHUB_LIMIT_S = 10.0
 @contextmanager
 def stopped(pids: set[int]) -> Iterator[None]:
     """Let these processes stand still for a while."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    send(signal.SIGSTOP, pids)
     try:
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        send(signal.SIGCONT, pids)
+
+
+def send(number: signal.Signals, pids: set[int]) -> None:
+    """Send a signal to each that is still there: PostgreSQL's processes end by themselves when they see one of them die."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Receiver:
@@ -90,8 +95,7 @@ def test_a_store_that_hangs_or_is_killed_is_answered_503_in_time_and_used_again_
         eventually(receiver.answers)
 
         killed = {server} | children_of(server)
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, killed)
         eventually(lambda: not any(map(is_alive, killed)))
         assert receiver.deliver() == 503
         start(directory)

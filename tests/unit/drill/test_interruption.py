@@ -106,3 +106,13 @@ def test_where_every_host_was_taken_back_a_guest_may_be_parked_by_any_of_them() 
     job = {"conclusion": "success", "migrations": moved_first}
     assert outcome_of(job, None, is_blamed=False) is Outcome.PARKED
     assert outcome_of(job | {"migrations": moved_first[:1]}, None, is_blamed=False) is Outcome.SURVIVED
+
+
+def test_where_all_hosts_are_taken_nothing_is_over_before_their_common_end() -> None:
+    plan = planned(1, 1, (90, 90), ())
+    one = Interruption(plan, "host-a", at=1000.0, jobs=(1,))
+    every = Interruption(plan, "host-a", at=1000.0, jobs=(1, 2), takes_all=True)
+    assert (one.judged_by, every.judged_by) == ("host-a", None)
+    assert [done.is_over(1089.0, is_gone=True) for done in (one, every)] == [True, False]
+    assert [done.is_over(1090.0, is_gone=True) for done in (one, every)] == [True, True]
+    assert not every.is_over(1090.0, is_gone=False)

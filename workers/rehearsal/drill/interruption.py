@@ -76,7 +76,21 @@ class Interruption:
     at: float
     """Unix time of the notice."""
     jobs: tuple[int, ...]
-    """The first attempt of each job that ran on the host."""
+    """The first attempt of each job that ran on the host, or on any if all are taken."""
+    takes_all: bool = False
+    """Every other host is taken back at the same moment."""
+
+    @property
+    def judged_by(self) -> str | None:
+        """The host whose loss is judged; None: any, since a guest may reach one whose notice is not heard yet."""
+        return None if self.takes_all else self.host
+
+    def is_over(self, now: float, *, is_gone: bool) -> bool:
+        """Say at this Unix time whether nothing is taken any more; `is_gone`: the host is, and nothing is leaving it.
+
+        It may be empty, and given back, long before the others whose end it was to share.
+        """
+        return is_gone and (not self.takes_all or now >= self.at + self.plan.notice_s)
 
     def told(self, outcome: Outcome) -> Json:
         """Return it for the report."""

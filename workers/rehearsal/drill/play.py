@@ -117,14 +117,15 @@ class Drill:
     # ------------------------------------------------------------ one interruption
 
     def _interrupt(self, plan: Plan, *, is_last: bool) -> None:
-        if plan.fault in TAKES_ALL:
+        takes_all = plan.fault in TAKES_ALL
+        if takes_all:
             self._end_jobs()
             self.least_work_s = plan.notice_s + WORK_SPARE_S
         hosts = self._wait_work()
         self._look_until(time.monotonic() + plan.delay_s)
         self.needs_jobs = not is_last
         host = HostId(plan.chosen(sorted(set(hosts) & set(self._hosts_at_work())) or sorted(hosts)))
-        done = Interruption(plan, host, time.time(), self._jobs_on(None if plan.fault in TAKES_ALL else host))
+        done = Interruption(plan, host, time.time(), self._jobs_on(None if takes_all else host), takes_all=takes_all)
         self.pending.append(done)
         and_more = f", and {plan.fault}" if plan.fault else ""
         told = f"{plan.number + 1} of {self.options.count}: {host} is taken back in {plan.notice_s:.0f} s{and_more}"
@@ -182,7 +183,8 @@ class Drill:
 
     def _is_settled(self, done: Interruption) -> bool:
         is_gone = self.watch.follower.has(Happening.HOST_TERMINATED, host_id=done.host)
-        return is_gone and not any(row.source_id == done.host for row in self.stage.store.migrations.open())
+        is_gone = is_gone and not any(row.source_id == done.host for row in self.stage.store.migrations.open())
+        return done.is_over(time.time(), is_gone=is_gone)
 
     # ------------------------------------------------------------ who is at work
 
@@ -245,9 +247,8 @@ class Drill:
         of_job = self._met(first)
         for done in of_job:
             is_blamed = blamed(done, of_job, first, attempts)
-            # Where every host goes, a guest may have reached another one before that one's notice was heard.
-            host = None if done.plan.fault in TAKES_ALL else done.host
-            self.outcomes.setdefault(done.plan.number, []).append(outcome_of(job, host, is_blamed=is_blamed))
+            outcome = outcome_of(job, done.judged_by, is_blamed=is_blamed)
+            self.outcomes.setdefault(done.plan.number, []).append(outcome)
             self.words.setdefault(done.plan.number, []).extend(words if is_blamed else ())
             if len(self.outcomes[done.plan.number]) == len(done.jobs):
                 self._close(done)
