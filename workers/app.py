@@ -106,11 +106,16 @@ def sending_to(redis_url: str) -> Callable[[str, tuple[str, ...], str], None]:
 class BackgroundHints:
     """Hints that cost their giver nothing: one thread sends them, what it cannot send is dropped.
 
+    Who tells much lets the rest pile up for `interval_s` at most, and goes together; what is urgent waits for nothing.
     The thread starts with the first hint, so the object may be made before a fork.
     """
 
-    def __init__(self, send: Callable[[str, tuple[str, ...], str], None]) -> None:
+    def __init__(
+        self, send: Callable[[str, tuple[str, ...], str], None], interval_s: float = ROUNDS_INTERVAL_S
+    ) -> None:
         self._send = send
+        self._interval_s = interval_s
+        self._is_urgent = threading.Event()
         self._waiting: queue.Queue[tuple[str, tuple[str, ...], str]] = queue.Queue(HINTS_MAX)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -125,12 +130,15 @@ class BackgroundHints:
                 self._thread.start()
         try:
             self._waiting.put_nowait((kind, ids, EVACUATION if urgent else QUEUE_OF[kind]))
+            if urgent:
+                self._is_urgent.set()
         except queue.Full:
             log.warning("hint_dropped", kind=kind, ids=ids, why="too many wait")
 
     def _run(self) -> None:
         rounds: deque[float] = deque(maxlen=ROUNDS_MAX)
         while True:
+            self._is_urgent.clear()  # before the look: what is told after it, and is urgent, cuts the next pause short
             hints = self._piled_up()
             rounds.append(time.monotonic())
             for (kind, queue_name), ids in hints.items():
@@ -140,7 +148,7 @@ class BackgroundHints:
                     except Exception as error:  # noqa: BLE001 - whatever a broker can raise, a lost hint is no loss
                         log.warning("hint_dropped", kind=kind, ids=some, why=repr(error))
             if len(rounds) == ROUNDS_MAX:
-                time.sleep(max(0.0, rounds[0] + ROUNDS_INTERVAL_S - time.monotonic()))
+                self._is_urgent.wait(max(0.0, rounds[0] + self._interval_s - time.monotonic()))
 
     def _piled_up(self) -> dict[tuple[str, str], dict[str, None]]:
         """Wait for a hint and return it with all that came meanwhile, each id once."""

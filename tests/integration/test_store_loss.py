@@ -38,7 +38,7 @@ def stopped(pids: set[int]) -> Iterator[None]:
 
 
 def send(number: signal.Signals, pids: set[int]) -> None:
-    """Send a signal to each that is still there: PostgreSQL's processes end by themselves when they see one of them die."""
+    """Send a signal to each that is still there: PostgreSQL's processes end when they see one of them die."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -263,13 +263,15 @@ def test_the_microvm_of_a_runner_that_github_calls_busy_is_left_alone() -> None:
 
 def test_where_github_says_for_a_moment_that_there_is_no_such_place_nothing_is_ended() -> None:
     world = ready_world()
-    _, runner = running(world)
+    job, runner = running(world)
     del world.store.runners.rows[runner.id]
     world.lists.hidden.add(HOME)
     for _ in range(9 * 60):
         world.tick()
     assert world.hosts.kept() == [runner.id]
     world.until(lambda: runner.id not in world.hosts.kept(), 3 * MINUTE)
+    world.until(lambda: world.github.attempt_of(2) == 2, 15 * MINUTE)
+    assert world.github.jobs[job].conclusion == "failure", "it was ended in the middle of its job, which is run again"
 
 
 def test_404s_between_which_github_has_answered_do_not_add_up() -> None:

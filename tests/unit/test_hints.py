@@ -3,7 +3,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from workers.app import CLOUD, CONTROL, EVACUATION, HINTS_MAX, IDS_MAX, QUEUES, BackgroundHints, worker_app
+from workers.app import CLOUD, CONTROL, EVACUATION, HINTS_MAX, IDS_MAX, QUEUES, ROUNDS_MAX, BackgroundHints, worker_app
 
 PATIENCE_S = 30.0
 Sent = tuple[str, tuple[str, ...], str]
@@ -80,6 +80,19 @@ def test_what_piles_up_goes_together_each_row_once_and_not_too_many_in_one_task(
     assert sent[0] == ("runner", ("first",), CONTROL)
     assert [len(ids) for _, ids, _ in sent[1:]] == [IDS_MAX, IDS_MAX, 8]
     assert {id_ for _, ids, _ in sent[1:] for id_ in ids} == {str(number) for number in range(many)}
+
+
+def test_who_has_told_much_lets_the_rest_pile_up_until_something_is_urgent() -> None:
+    broker = Broker()
+    hints = BackgroundHints(broker.send, interval_s=10 * PATIENCE_S)
+    for number in range(ROUNDS_MAX):
+        hints.look_at("job", f"alone {number}")
+        assert broker.sent.get(timeout=PATIENCE_S)[1] == (f"alone {number}",)
+    for number in range(3):
+        hints.look_at("job", f"piled {number}")
+    hints.look_at("host", "noticed", urgent=True)
+    sent = [broker.sent.get(timeout=PATIENCE_S) for _ in range(2)]
+    assert sent == [("job", ("piled 0", "piled 1", "piled 2"), CONTROL), ("host", ("noticed",), EVACUATION)]
 
 
 def eventually_taken(hints: BackgroundHints) -> None:
