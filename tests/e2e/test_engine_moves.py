@@ -102,6 +102,17 @@ def test_the_target_dies_while_memory_is_copied(rig: Rig, order: BootOrder) -> N
     _runs_alone_on(rig, "b", order, 2)
 
 
+def test_the_source_dies_while_memory_is_copied_and_the_target_says_what_its_monitor_saw(
+    rig: Rig, order: BootOrder
+) -> None:
+    row = rig.begin(order, "a", "b")
+    os.kill(rig["a"].pid(order.runner_id), signal.SIGKILL)
+    assert rig.rows.wait(row.id, *END_OF_MOVE).phase is ABORTED
+    told = eventually(lambda: next((r for r in rig.rows.reasons if r.startswith("target")), ""), "the target's reason")
+    assert "the target's monitor refused what came: " in told
+    assert "it gave no reason" not in told
+
+
 def _paused(rig: Rig, order: BootOrder) -> Migration:
     """Bring a migration to PAUSED and keep it there: the target's word is lost."""
     rig.rows.lost.add(Said.COMMITTED)

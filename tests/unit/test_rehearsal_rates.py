@@ -27,6 +27,8 @@ def test_an_app_registers_180_runners_in_a_minute_over_all_its_installations() -
     clock.move(60 * SECOND)
     assert admitted(limits, "GET", 1000) == 900
     assert limits.refused["secondary"] == 20 + 1 + 100
+    assert limits.admit(OTHER, "GET", route="/rate_limit") is not None, "and what is refused is not counted as a call"
+    assert limits.admitted == {"POST ": 181, "GET ": 900}
 
 
 def test_an_installation_has_so_many_requests_in_an_hour() -> None:

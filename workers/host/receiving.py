@@ -120,7 +120,7 @@ class Receiving(Move):
 
     async def take(self, event: object) -> None:
         if isinstance(event, QemuEvent):
-            event = self._translated(event)
+            event = await self._translated(event)
         if event is None or self._is_known(event):
             return
         waiting = [event]
@@ -137,13 +137,14 @@ class Receiving(Move):
         """Say whether QEMU said by an event what `begin` has asked it for already."""
         return isinstance(event, target.MemoryHeld) and self._target.state is not TargetState.RECEIVING
 
-    def _translated(self, event: QemuEvent) -> TargetEvent | None:
+    async def _translated(self, event: QemuEvent) -> TargetEvent | None:
         match event.facts.get("status"):
             case "completed":
                 self.figures["held_at"] = event.at
                 return target.MemoryHeld()
             case "failed" | "cancelled":
-                return target.MonitorFailed("the target's monitor refused what came")
+                because = await self.microvm.qemu.why_failed()
+                return target.MonitorFailed(f"the target's monitor refused what came: {because or 'it gave no reason'}")
             case _:
                 return None
 

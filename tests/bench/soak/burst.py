@@ -66,6 +66,8 @@ class Figures:
     ceiling_per_minute: float
     refused: Mapping[str, int]
     """How often each limit of GitHub's struck."""
+    calls: Mapping[str, int]
+    """How many calls of each kind there were from the first job on."""
     lead_max: int
     """By how many one organization was ahead of its turn at most, once there was a line and while both were in it."""
     unfinished: int
@@ -102,7 +104,8 @@ class Burst:
 
     def __init__(self, deployment: Deployment, jobs: int, store: SqlStore, github: SimulatorClient) -> None:
         self._deployment, self._jobs, self._store, self._github = deployment, jobs, store, github
-        self._began = time.time()
+        self._opened = self._began = time.time()
+        self._before: Counter[str] = Counter()
 
     def run(self) -> Figures:
         """Play it."""
@@ -110,6 +113,8 @@ class Burst:
         self._until(lambda: self._ready() >= hosts, "the fleet is ready", OVER_S)
         for owner in OWNERS:
             self._github.install(owner)
+        self._until(self._is_known, "a minute of the budget is known", OVER_S)
+        self._before = Counter(self._github.admitted())
         self._began = time.time()
         for number in range(0, self._jobs, BATCH):
             repository = f"{OWNERS[number // BATCH % 2]}/widgets"
@@ -117,6 +122,10 @@ class Burst:
         with suppress(TimeoutError):  # then what is missing is told
             self._until(self._is_over, "every job is over and nothing is left", OVER_S)
         return self._figures()
+
+    def _is_known(self) -> bool:
+        """Say whether the workers know a whole span of the points, as ever but at the very beginning of a deployment."""
+        return time.time() - self._opened > MINUTE_S
 
     def _ready(self) -> int:
         return sum(host.state is HostState.READY for host in self._store.hosts.open())
@@ -140,6 +149,7 @@ class Burst:
             after_first_minute_per_minute=None if after is None else round(after, 1),
             ceiling_per_minute=ceiling,
             refused=self._github.refused(),
+            calls=dict((Counter(self._github.admitted()) - self._before).most_common()),
             lead_max=lead(registered, round(ceiling)),
             unfinished=standing["unfinished"],
             runners_left=standing["runners"],

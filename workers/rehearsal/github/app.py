@@ -101,8 +101,10 @@ class Simulation:
         if is_unpublished(request.path):
             return None
         g.caller = self._login.caller()
-        if g.caller is not None and (throttle := self.rates.admit(g.caller, request.method, registers_in(request))):
-            return refusal(HTTPStatus.FORBIDDEN, throttle.message, throttle.headers)
+        if g.caller is not None:
+            route, registers = str(request.url_rule), registers_in(request)
+            if throttle := self.rates.admit(g.caller, request.method, registers, route):
+                return refusal(HTTPStatus.FORBIDDEN, throttle.message, throttle.headers)
         g.fault = self._faults.strike(request)
         if g.fault is not None and (planted := answer_before(g.fault)) is not None:
             return planted

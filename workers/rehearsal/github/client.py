@@ -137,6 +137,11 @@ class SimulatorClient:
         answer: dict[str, int] = self._ask("GET", "/_simulator/refused")
         return answer
 
+    def admitted(self) -> dict[str, int]:
+        """Return how many calls of each kind the rate limits let through."""
+        answer: dict[str, int] = self._ask("GET", "/_simulator/admitted")
+        return answer
+
     def expire_tokens(self) -> int:
         """Let every access token expire now; return how many there were."""
         return int(self._ask("POST", "/_simulator/tokens/expire", {})["expired"])

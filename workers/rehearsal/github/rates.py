@@ -58,8 +58,10 @@ class RateLimits:
         self._hours: dict[Caller, tuple[datetime, int]] = {}
         self.refused: Counter[str] = Counter()
         """How often each limit struck: `primary`, `secondary`, `registrations`."""
+        self.admitted: Counter[str] = Counter()
+        """How many calls of each kind were let through."""
 
-    def admit(self, caller: Caller, verb: str, registers_in: str | None = None) -> Throttle | None:
+    def admit(self, caller: Caller, verb: str, registers_in: str | None = None, route: str = "") -> Throttle | None:
         """Count one call, or say what to answer instead; `registers_in` is where it registers a runner."""
         with self._lock:
             now = self._clock.now()
@@ -76,6 +78,7 @@ class RateLimits:
             ):
                 return self._secondary("registrations", caller, now)
             self._hours[caller] = reset_at, used + 1
+            self.admitted[f"{verb} {route}"] += 1
             self._spent[("app", caller[0])].append((now, points))
             if registers_in is not None:
                 self._spent[registers_in].append((now, 1))

@@ -48,6 +48,7 @@ class Rehearsing:
         routes.get("/deliveries")(self.deliveries)
         routes.get("/violations")(self.violations)
         routes.get("/refused")(self.refused)
+        routes.get("/admitted")(self.admitted)
         routes.post("/faults")(self.plant)
         routes.put("/oldest-runner")(self.set_oldest_runner)
         return routes
@@ -55,6 +56,10 @@ class Rehearsing:
     def refused(self) -> Answer:
         """Tell how often each rate limit struck."""
         return jsonify(self._rates.refused)
+
+    def admitted(self) -> Answer:
+        """Tell how many calls of each kind were let through."""
+        return jsonify(self._rates.admitted)
 
     def install(self) -> Answer:
         """`{"account", "permissions"?, "is_told"?}` installs the App there, once; perhaps with fewer permissions.
