@@ -35,6 +35,8 @@ class Kernel(BaseModel):
     distribution: str | None = None
     package: str | None = None
     url: Https | None = None
+    version: str | None = None
+    """Of the pinned file, as it says itself; written together with `sha256`."""
     sha256: Sha256 | None = None
     arguments: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
@@ -62,13 +64,20 @@ class Versions(BaseModel):
     format: Literal[1]
     kernel: dict[str, Kernel]
 
-    def pinned_kernel(self, name: str) -> Kernel:
-        """Return a kernel that an image may be built from, or raise `BadInput`."""
+    def named_kernel(self, name: str) -> Kernel:
+        """Return the kernel of this name, or raise `BadInput`."""
         if name not in self.kernel:
             raise BadInput(f"versions.toml has no kernel {name!r}; it has {', '.join(sorted(self.kernel))}")
-        kernel = self.kernel[name]
+        return self.kernel[name]
+
+    def pinned_kernel(self, name: str) -> Kernel:
+        """Return a kernel that an image may be built from, or raise `BadInput`."""
+        kernel = self.named_kernel(name)
         if not kernel.is_pinned:
-            raise BadInput(f"kernel {name!r} in versions.toml is not pinned: read its file once and write `sha256`")
+            raise BadInput(
+                f"kernel {name!r} in versions.toml is not pinned: fetch its package, and let "
+                f"`spot-runner image pin {name} FILE` read it and write `sha256`"
+            )
         return kernel
 
 

@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from workers.cli_deploy import deploy
+from workers.cli_image import image
 from workers.cli_package import package
 from workers.domain.errors import BadInput, SpotError
 from workers.domain.pools import Origin
@@ -281,6 +282,7 @@ def check(
 
 
 app.add_typer(deploy, name="deploy")
+app.add_typer(image, name="image")
 app.add_typer(package, name="package")
 
 
