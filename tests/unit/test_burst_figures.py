@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.soak.burst import LEAD_MAX, Figures, Registered, lead, rate_after
 
-WELL = Figures(500, 500, 130.0, 230.8, 274.3, 180.0, {}, 2, 0, 0, 0)
+WELL = Figures(500, 500, 130.0, 230.8, 274.3, 180.0, {}, {}, 2, 0, 0, 0)
 
 
 def served(owners: str) -> list[Registered]:

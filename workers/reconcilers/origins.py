@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -25,27 +27,50 @@ def later(what: str, error: TryLater) -> str:
 
 
 class Origins:
-    """Knows where the jobs of some runs come from."""
+    """Knows where the jobs of some runs come from; threads that ask about one at the same time share one question."""
 
     def __init__(self, github: GitHub, clock: Clock, minds_origins: Callable[[], bool]) -> None:
         """`minds_origins` says whether some pool refuses the jobs of forks now."""
         self._github, self._clock, self._minds_origins = github, clock, minds_origins
         self._known: dict[int, Origin] = {}
         self._refused: dict[int, tuple[datetime, str]] = {}
+        self._lock = threading.Lock()
+        self._asking: dict[int, Future[Origin | str]] = {}
 
     def of(self, job: Job, facts: Sequence[JobFact]) -> Origin | str:
         """Return where a job comes from, or in words for the user why GitHub does not say so now."""
         is_private = any(fact.is_public is False for fact in facts)
         if is_private or not self._minds_origins():
             return Origin(job.repository)
-        if job.run_id not in self._known:
+        with self._lock:
+            if (known := self._known.get(job.run_id)) is not None:
+                return known
+            found = self._asking.get(job.run_id)
+            is_first = found is None
+            if found is None:
+                found = self._asking[job.run_id] = Future[Origin | str]()
+        if is_first:
+            self._ask(job, found)
+        return found.result()
+
+    def _ask(self, job: Job, answer: Future[Origin | str]) -> None:
+        """Ask for everybody who waits for this answer."""
+        try:
             found = self._asked(job)
-            if isinstance(found, str):
-                return found
+            if isinstance(found, Origin):
+                self._remember(job.run_id, found)
+            answer.set_result(found)
+        except BaseException as error:  # noqa: BLE001 - whatever ends the question ends it for all who wait
+            answer.set_exception(error)
+        finally:
+            with self._lock:
+                del self._asking[job.run_id]
+
+    def _remember(self, run_id: int, origin: Origin) -> None:
+        with self._lock:
             if len(self._known) >= REMEMBERED_MAX:
                 del self._known[next(iter(self._known))]
-            self._known[job.run_id] = found
-        return self._known[job.run_id]
+            self._known[run_id] = origin
 
     def _asked(self, job: Job) -> Origin | str:
         now = self._clock.now()

@@ -118,13 +118,14 @@ class Burst:
         self._began = time.time()
         for number in range(0, self._jobs, BATCH):
             repository = f"{OWNERS[number // BATCH % 2]}/widgets"
-            self._github.start_jobs(repository, LABELS, STEPS, min(BATCH, self._jobs - number))
+            # Each ten are the jobs of one run, such as a matrix makes.
+            self._github.start_jobs(repository, LABELS, STEPS, min(BATCH, self._jobs - number), together=True)
         with suppress(TimeoutError):  # then what is missing is told
             self._until(self._is_over, "every job is over and nothing is left", OVER_S)
         return self._figures()
 
     def _is_known(self) -> bool:
-        """Say whether the workers know a whole span of the points, as ever but at the very beginning of a deployment."""
+        """Say whether the workers know a whole span of the points, as ever but right after a deployment's start."""
         return time.time() - self._opened > MINUTE_S
 
     def _ready(self) -> int:
