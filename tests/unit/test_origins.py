@@ -9,7 +9,7 @@ from typing import cast
 
 from tests.contract.store_rows import a_job
 from tests.fakes.clock import FakeClock
-from workers.domain.errors import Bug, SpotError, Unreachable
+from workers.domain.errors import SpotError, Unreachable
 from workers.domain.job import RunSeen
 from workers.domain.pools import Origin
 from workers.ports import GitHub
@@ -71,8 +71,3 @@ def test_all_hear_that_github_does_not_answer_and_the_next_one_asks_again() -> N
     before, asking.github.error = asking.github.questions, None
     assert asking.origins.of(a_job(), ()) == Origin("octo/hello", is_public=True, is_fork=True)
     assert asking.github.questions == before + 1
-
-
-def test_nobody_waits_for_ever_for_a_question_that_ended_in_a_bug() -> None:
-    asking = Asking(Asked(Bug("never seen before")))
-    assert all(isinstance(one, Bug) for one in asking.answers())

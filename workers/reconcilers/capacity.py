@@ -72,10 +72,10 @@ class Buyer:
             held=self._store.held(now),
         )
 
-    def balance(self, fleet: Fleet | None = None) -> Balance:
+    def balance(self, fleet: Fleet | None = None, jobs: Sequence[Job] | None = None) -> Balance:
         """Return who counts on whom now, which runners are missing, and which are above a pool's limit."""
         seen, now = fleet if fleet is not None else self.fleet(), self._clock.now()
-        found = balance(self._store.jobs.open(), seen, self._store.tripped(), now)
+        found = balance(jobs if jobs is not None else self._store.jobs.open(), seen, self._store.tripped(), now)
         return within_limits(found, seen.runners, self._pools(), now)
 
     def waiting(self) -> Sequence[Job]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -16,6 +15,7 @@ from workers.ports import Clock, GitHub
 
 # Forgotten runs are asked about again, which costs one request.
 REMEMBERED_MAX: Final = 1000
+TURNS: Final = 61
 # A permission that is missing may be given, but not from one sweep to the next.
 REFUSED_INTERVAL: Final = timedelta(minutes=2)
 
@@ -35,36 +35,22 @@ class Origins:
         self._known: dict[int, Origin] = {}
         self._refused: dict[int, tuple[datetime, str]] = {}
         self._lock = threading.Lock()
-        self._asking: dict[int, Future[Origin | str]] = {}
+        # Who asks about the same run waits for the answer; that two runs share a turn now and then does no harm.
+        self._turns = [threading.RLock() for _ in range(TURNS)]
 
     def of(self, job: Job, facts: Sequence[JobFact]) -> Origin | str:
         """Return where a job comes from, or in words for the user why GitHub does not say so now."""
         is_private = any(fact.is_public is False for fact in facts)
         if is_private or not self._minds_origins():
             return Origin(job.repository)
-        with self._lock:
-            if (known := self._known.get(job.run_id)) is not None:
-                return known
-            found = self._asking.get(job.run_id)
-            is_first = found is None
-            if found is None:
-                found = self._asking[job.run_id] = Future[Origin | str]()
-        if is_first:
-            self._ask(job, found)
-        return found.result()
-
-    def _ask(self, job: Job, answer: Future[Origin | str]) -> None:
-        """Ask for everybody who waits for this answer."""
-        try:
-            found = self._asked(job)
-            if isinstance(found, Origin):
-                self._remember(job.run_id, found)
-            answer.set_result(found)
-        except BaseException as error:  # noqa: BLE001 - whatever ends the question ends it for all who wait
-            answer.set_exception(error)
-        finally:
-            with self._lock:
-                del self._asking[job.run_id]
+        with self._turns[job.run_id % TURNS]:
+            known = self._known.get(job.run_id)
+            if known is None:
+                found = self._asked(job)
+                if isinstance(found, str):
+                    return found
+                self._remember(job.run_id, known := found)
+            return known
 
     def _remember(self, run_id: int, origin: Origin) -> None:
         with self._lock:

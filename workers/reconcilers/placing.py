@@ -18,6 +18,7 @@ from workers.domain.runner import Runner
 from workers.planning.placement import made_for, runner_for
 from workers.ports import Clock, Hints, Lease, Store
 from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.glance import Glance, Rows
 
 # Somebody else may take a number, a runner or the last room between our look and our write.
 PLACING_TRIES: Final = 3
@@ -39,6 +40,7 @@ class Placing:
         self._store, self._hints, self._clock, self._buyer = store, hints, clock, buyer
         self._hold_limit_s, self._token = hold_limit_s, token
         self._turn = threading.RLock()
+        self._glance = Glance(store, buyer, clock)
 
     def serve(self, lease: Lease[Job], terms: Terms) -> None:
         """Give a job that waits what it is to get now; what is missing for it is bought."""
@@ -47,23 +49,25 @@ class Placing:
             self._serve(lease, terms)
 
     def _serve(self, lease: Lease[Job], terms: Terms) -> None:
+        rows: Rows | None = None
         for _ in range(PLACING_TRIES):
-            fleet = self._buyer.fleet()
-            balance, job = self._buyer.balance(fleet), lease.row
+            rows, job = self._glance.rows(rows), lease.row
+            balance = self._glance.balance(rows, job)
             if (known := balance.counted.get(job.id)) is not None:
-                if self._adopt(lease, next(one for one in fleet.runners if one.id == known)):
-                    return
+                runner = self._adopt(lease, next(one for one in rows.fleet.runners if one.id == known))
             elif any(one.id == job.id for one in balance.missing):
-                candidates = self._buyer.candidates(fleet, terms)
+                candidates = self._buyer.candidates(rows.fleet, terms)
                 if not candidates:
-                    self._buyer.buy()
+                    self._glance.buy(rows)
                     self.defer(lease, self._buyer.refusal(terms.pool))
                     return
-                if self._make(lease, terms, candidates[0].id):
-                    return
+                runner = self._make(lease, terms, candidates[0].id)
             else:
                 breaker = balance.held.get(job.id)
                 self.defer(lease, balance.deferred.get(job.id) if breaker is None else breaker.sentence)
+                return
+            if runner is not None:
+                self._glance.placed(rows, lease.row, runner)
                 return
 
     def defer(self, lease: Lease[Job], because: str | None) -> None:
@@ -74,17 +78,18 @@ class Placing:
         event = Event(Happening.JOB_DEFERRED, now, job_id=job.id, detail={"because": because})
         lease.write(job, *([event] if because is not None else []))
 
-    def _adopt(self, lease: Lease[Job], runner: Runner) -> bool:
-        """Count on a runner that nobody else counts on; False if it is not any more as it was seen."""
+    def _adopt(self, lease: Lease[Job], runner: Runner) -> Runner | None:
+        """Count on a runner that nobody else counts on, and return it; None if it is not any more as it was seen."""
         with self._store.runners.lease(runner.id) as other:
             if other.row.state is not runner.state or other.row.job_id != runner.job_id:
-                return False
+                return None
             other.write(made_for(other.row, lease.row))
         placed = self._placed(lease.row, runner.id)
         lease.write(placed, self._event(Happening.JOB_PLACED, placed, runner.host_id, is_spare=True))
-        return True
+        return other.row
 
-    def _make(self, lease: Lease[Job], terms: Terms, host_id: HostId) -> bool:
+    def _make(self, lease: Lease[Job], terms: Terms, host_id: HostId) -> Runner | None:
+        """Ask for a runner, and return it; None if its host has no room for it any more, or its pool no number."""
         name, number = runner_id(self._token()), self._store.free_number()
         runner = runner_for(lease.row, terms, name, number, host_id, self._clock.now())
         runner = replace(runner, hold_limit_s=self._hold_limit_s)
@@ -98,9 +103,9 @@ class Placing:
                 self._event(Happening.RUNNER_REQUESTED, placed, host_id),
             )
         except NoRoom:
-            return False
+            return None
         self._hints.look_at("runner", runner.id)
-        return True
+        return runner
 
     def _placed(self, job: Job, runner: RunnerId) -> Job:
         return replace(job, state=JOB.move(job.state, JobState.PLACED), runner_id=runner, deferred=None)
