@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from workers.domain.events import Event, Happening
@@ -102,11 +102,11 @@ class Buyer:
         comes = any(host.pool == pool and is_coming(host) for host in self._store.hosts.open())
         return None if comes else self.refusals().get(pool)
 
-    def buy(self) -> None:
-        """Ask for the hosts that are missing."""
-        fleet = self.fleet()
-        for place, order in enumerate(self.plan(fleet).orders):
-            self._ask(self._name(fleet, place), order)
+    def buy(self, fleet: Fleet | None = None, found: Balance | None = None, at: datetime | None = None) -> None:
+        """Ask for the hosts that are missing: now, or by this balance of a fleet that was seen at this moment."""
+        seen, at = fleet if fleet is not None else self.fleet(), at if at is not None else self._clock.now()
+        for place, order in enumerate(self.plan(seen, found).orders):
+            self._ask(_name(seen, at, place), order)
 
     def plan(self, fleet: Fleet, found: Balance | None = None) -> Purchase:
         """Say which hosts are to be asked for now; nothing is written. `found` is the balance, if that is known."""
@@ -144,15 +144,16 @@ class Buyer:
         if self._store.hosts.add(host, Event(Happening.HOST_REQUESTED, now, host_id=name, detail=_terms(order))):
             self._hints.look_at("host", name)
 
-    def _name(self, fleet: Fleet, place: int) -> HostId:
-        """Name a host after what was seen when it was found missing.
 
-        Two workers who see the same at the same time choose the same name, so only one of them gets to add it; ten
-        seconds later the same sight gives another name.
-        """
-        tens = int(self._clock.now().timestamp()) // 10
-        sight = " ".join(sorted(host.id for host in fleet.hosts))
-        return host_id(hashlib.sha256(f"{tens} {place} {sight}".encode()).hexdigest()[:10])
+def _name(fleet: Fleet, at: datetime, place: int) -> HostId:
+    """Name a host after what was seen when it was found missing.
+
+    Two workers who see the same at the same time choose the same name, so only one of them gets to add it; ten
+    seconds later the same sight gives another name.
+    """
+    tens = int(at.timestamp()) // 10
+    sight = " ".join(sorted(host.id for host in fleet.hosts))
+    return host_id(hashlib.sha256(f"{tens} {place} {sight}".encode()).hexdigest()[:10])
 
 
 def _terms(order: Order) -> dict[str, str]:

@@ -30,8 +30,6 @@ class Rows:
     read_at: datetime
     jobs: dict[JobId, Job]
     fleet: Fleet
-    has_bought: bool = False
-    """What was missing then has been asked for."""
 
 
 class Glance:
@@ -64,10 +62,3 @@ class Glance:
             rows.jobs[job.id] = job
             others = (one for one in rows.fleet.runners if one.id != runner.id)
             rows.fleet = replace(rows.fleet, runners=(*others, runner))
-
-    def buy(self, rows: Rows) -> None:
-        """Ask for the hosts that are missing, once for all jobs that are decided from the same rows."""
-        with self._lock:
-            is_first, rows.has_bought = not rows.has_bought, True
-        if is_first:
-            self._buyer.buy()

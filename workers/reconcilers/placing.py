@@ -58,7 +58,7 @@ class Placing:
             elif any(one.id == job.id for one in balance.missing):
                 candidates = self._buyer.candidates(rows.fleet, terms)
                 if not candidates:
-                    self._glance.buy(rows)
+                    self._buyer.buy(rows.fleet, balance, rows.read_at)
                     self.defer(lease, self._buyer.refusal(terms.pool))
                     return
                 runner = self._make(lease, terms, candidates[0].id)
