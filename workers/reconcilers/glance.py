@@ -56,9 +56,11 @@ class Glance:
             jobs, fleet = tuple(rows.jobs.values()), rows.fleet
         return self._buyer.balance(fleet, jobs)
 
-    def placed(self, rows: Rows, job: Job, runner: Runner) -> None:
-        """Keep what was written down: this job counts on this runner now, which may be a new one."""
+    def noted(self, job: Job, runner: Runner) -> None:
+        """Keep what was written down: this job has this runner now, or counts on it; it may be a new one."""
         with self._lock:
-            rows.jobs[job.id] = job
-            others = (one for one in rows.fleet.runners if one.id != runner.id)
-            rows.fleet = replace(rows.fleet, runners=(*others, runner))
+            if self._last is None:
+                return
+            self._last.jobs[job.id] = job
+            others = (one for one in self._last.fleet.runners if one.id != runner.id)
+            self._last.fleet = replace(self._last.fleet, runners=(*others, runner))

@@ -190,8 +190,7 @@ class Jobs:
         told = planning.sum_of(facts if answer is None else (*facts, answer))
         job = planning.described(lease.row, facts)
         runner = self._taker(job, told) if job.end is None else None
-        if runner is not None:
-            self._bind(job, runner)
+        bound = self._bind(job, runner) if runner is not None else None
         after, events = job, list[Event]()
         if told.is_started:
             after = planning.started(job, runner.id if runner else None, told.started_at)
@@ -209,6 +208,12 @@ class Jobs:
             after = ended
         if after != lease.row:
             lease.write(after, *events)
+        if bound is not None:
+            # Not before the job's own row says which runner it has: the one on which it counted is free for the other.
+            its_runner, instead_of = bound
+            self._placing.noted(after, its_runner)
+            self._hints.look_at("job", *(str(one) for one in {instead_of} - {job.id}))
+            self._hints.look_at("runner", its_runner.id)
 
     def _stood(self, job: Job, after: Job) -> list[Event]:
         """Tell that a job waits from now on, or does so no more; the runner on which it counted is spare."""
@@ -236,18 +241,16 @@ class Jobs:
         # A number may be a repository's and its organization's: then nobody knows whose it is.
         return found[0] if len(found) == 1 else None
 
-    def _bind(self, job: Job, runner: Runner) -> None:
-        """Write into the runner's row which job it runs; whoever counted on it looks for another one."""
+    def _bind(self, job: Job, runner: Runner) -> tuple[Runner, JobId] | None:
+        """Write into the runner's row which job it runs; return it and for whom it was. None: it said so already."""
         if runner.job_id == job.id and RUNNER.heard(runner.state, RunnerState.BUSY) is runner.state:
-            return
+            return None
         with self._store.runners.lease(runner.id) as lease:
             state, instead_of = RUNNER.heard(lease.row.state, RunnerState.BUSY), lease.row.job_id
             bound = replace(made_for(lease.row, job), state=state)
             lease.write(bound, *([] if instead_of == job.id else [self._taken(job, bound, instead_of)]))
         self._breakers.note_served(bound)
-        if instead_of != job.id:
-            self._hints.look_at("job", str(instead_of))
-        self._hints.look_at("runner", runner.id)
+        return bound, instead_of
 
     def _taken(self, job: Job, runner: Runner, instead_of: JobId) -> Event:
         pool = job.terms.pool if job.terms is not None else None

@@ -67,8 +67,12 @@ class Placing:
                 self.defer(lease, balance.deferred.get(job.id) if breaker is None else breaker.sentence)
                 return
             if runner is not None:
-                self._glance.placed(rows, lease.row, runner)
+                self._glance.noted(lease.row, runner)
                 return
+
+    def noted(self, job: Job, runner: Runner) -> None:
+        """Hear that this job has this runner now."""
+        self._glance.noted(job, runner)
 
     def defer(self, lease: Lease[Job], because: str | None) -> None:
         """Write down why a job gets no runner although it is served; None: there is no reason any more."""
