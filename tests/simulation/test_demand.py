@@ -70,6 +70,22 @@ def test_a_job_whose_runner_was_taken_by_another_gets_a_runner_anew_at_once() ->
     assert [world.github.conclusions(run_id) for run_id in (1, 2)] == [["success"], ["success"]]
 
 
+def test_whoever_hears_at_once_that_his_runner_was_taken_finds_the_thiefs_own_free() -> None:
+    """Two jobs change runners: no third one is made, however soon a worker looks at the one that lost its own."""
+    world = World(ready_hosts=1, hosts_max=3)
+    world.hosts.job_takes = 20 * MINUTE
+    world.until(lambda: bool(world.store.hosts.open()) and world.is_quiet(), 10 * MINUTE)
+    loser = world.github.queue(1, SMALL)
+    thief = world.github.chosen = world.github.queue(2, SMALL)
+    world.hints.at_once = world.look_at
+    world.until(lambda: is_in_progress(world, loser) and is_in_progress(world, thief), 10 * MINUTE)
+    world.until(lambda: {row_of(world, job).state for job in (loser, thief)} == {JobState.RUNNING}, MINUTE)
+    world.hints.at_once = None
+    assert [(event.job_id, event.detail["instead_of"]) for event in told(world, Happening.RUNNER_TAKEN)]
+    assert happened(world, Happening.RUNNER_REQUESTED) == 2
+    settle(world)
+
+
 def test_a_thief_of_which_nothing_was_heard_is_found_out_because_its_runner_cannot_be_let_go() -> None:
     """Every delivery about it is lost, so we believe that the runner waits for the job that it was made for."""
     world = World(ready_hosts=1, hosts_max=3)
