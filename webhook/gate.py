@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -19,8 +20,10 @@ log: Final = structlog.get_logger(__name__)
 
 # A cloud may tell a machine's public address some seconds after it runs; the worker is asked to look meanwhile.
 ADDRESS_LIMIT: Final = timedelta(seconds=20)
-# Whoever tries again and again is reported once, and nobody fills our memory by it.
-REPORTED_MAX: Final = 1000
+# Of one host: whoever has its token and comes from ever other addresses fills no timeline.
+REPORTED_MAX: Final = 10
+# More hosts than are awaited at one time; the one that was longest not heard of is forgotten, and no memory is filled.
+REMEMBERED_MAX: Final = 1000
 
 
 class Gate:
@@ -30,7 +33,8 @@ class Gate:
         """`nats`: networks behind whose addresses machines without a public one are seen."""
         self._store, self._hints, self._clock, self._nats = store, hints, clock, nats
         self._elsewhere_since: dict[tuple[HostId, str | None], datetime] = {}
-        self._reported: set[tuple[HostId, str]] = set()
+        self._reported: dict[HostId, frozenset[str]] = {}
+        self._lock = threading.Lock()
 
     def admitted(self, request: RegistrationRequest, source: str | None) -> Host:
         """Return the host that this machine may become. Raises `Refused` with the reason, `TryLater` while in doubt."""
@@ -40,8 +44,7 @@ class Gate:
         if because is not None or host is None:
             raise self._refusal(request, token.host_id if token else None, source, because or "it is not known here")
         if is_elsewhere(source, host, self._nats):
-            since = self._elsewhere_since.setdefault((host.id, source), now)
-            if now - since < ADDRESS_LIMIT:
+            if now - self._elsewhere_at_first(host.id, source, now) < ADDRESS_LIMIT:
                 self._hints.look_at("host", host.id)
                 raise TryLater(f"{host.id}: {elsewhere(source, host)}; the cloud is asked once more")
             raise self._refusal(request, host.id, source, elsewhere(source, host))
@@ -56,8 +59,28 @@ class Gate:
     def _refusal(self, request: RegistrationRequest, owner: HostId | None, source: str | None, because: str) -> Refused:
         """Tell whose token it is that somebody has tried to use; a token that nobody has says nothing of anybody."""
         log.warning("registration_refused", host=request.host_id, source=source, because=because)
-        if owner is not None and (owner, because) not in self._reported and len(self._reported) < REPORTED_MAX:
-            self._reported.add((owner, because))
+        if owner is not None and self._is_to_report(owner, because):
             detail = {"because": because, "address": source}
             self._store.record(Event(Happening.REGISTRATION_REFUSED, self._clock.now(), host_id=owner, detail=detail))
         return Refused(f"{request.host_id} cannot register: {because}")
+
+    def _elsewhere_at_first(self, host_id: HostId, source: str | None, now: datetime) -> datetime:
+        """Return when this machine was first seen at that address."""
+        with self._lock:
+            since = self._elsewhere_since.setdefault((host_id, source), now)
+            _forget_oldest(self._elsewhere_since)
+        return since
+
+    def _is_to_report(self, owner: HostId, because: str) -> bool:
+        """Note what is refused; False if it was noted before."""
+        with self._lock:
+            told = self._reported.pop(owner, frozenset())
+            is_fresh = because not in told and len(told) < REPORTED_MAX
+            self._reported[owner] = told | {because} if is_fresh else told
+            _forget_oldest(self._reported)
+        return is_fresh
+
+
+def _forget_oldest(seen: dict[Any, Any]) -> None:
+    while len(seen) > REMEMBERED_MAX:
+        del seen[next(iter(seen))]
