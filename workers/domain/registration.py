@@ -9,9 +9,13 @@ import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from workers.domain.host import Host, HostState
 from workers.domain.names import HostId
+
+# Of such an address (RFC 1918, RFC 6598) nobody outside sees a call: the machine has another, or a NAT calls for it.
+PRIVATE: Final = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,14 @@ def is_elsewhere(source: str | None, host: Host, nats: Collection[str]) -> bool:
     seen = plain_address(source)
     is_own = seen in {plain_address(one) for one in addresses}
     return not is_own and not any(ipaddress.ip_address(seen) in ipaddress.ip_network(nat) for nat in nats)
+
+
+def awaits_address(host: Host) -> bool:
+    """Say whether its cloud may still tell an address that its machine will be seen at."""
+    addresses = host.machine.addresses if host.machine is not None else None
+    if addresses is None or not awaits_registration(host):
+        return False
+    return all(any(ipaddress.ip_address(one) in net for net in PRIVATE) for one in addresses)
 
 
 def elsewhere(source: str | None, host: Host) -> str:

@@ -15,6 +15,7 @@ from workers.domain.events import Event, Happening
 from workers.domain.host import HOST, Host, HostState
 from workers.domain.migration import Migration
 from workers.domain.names import HostId, RunnerId, migration_id
+from workers.domain.registration import awaits_address
 from workers.domain.runner import RUNNER, Runner, RunnerEnd, RunnerState
 from workers.planning.capacity import is_surplus
 from workers.planning.emptying import empty_by, to_empty
@@ -198,7 +199,7 @@ class Hosts:
     def _look_where(self, lease: Lease[Host]) -> None:
         """Note where its machine is by now, for the listener: some clouds tell the public address later."""
         told = lease.row.machine
-        if told is None or told.addresses is None:
+        if told is None or not awaits_address(lease.row):
             return
         instance = self._clouds.of(lease.row).describe(lease.row.id)
         found = instance.machine.addresses if instance is not None and instance.machine is not None else None
