@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from tests.contract.store_rows import (
     CLASS,
@@ -266,6 +266,36 @@ class TestTimeline:
         assert [entry for _, entry in numbered] == entries
         assert store.timeline(after=numbered[1][0]) == numbered[2:]
         assert store.timeline(after=numbered[2][0]) == []
+
+    def test_those_of_one_host_are_found_without_reading_the_others(self, sql_store: SqlStore) -> None:
+        names = ("a", None, "b", "a", "ab")
+        entries = [
+            Event(Happening.HOST_NOTICE, START, JobId(number), host_id=None if name is None else HostId(name))
+            for number, name in enumerate(names)
+        ]
+        sql_store.record(*entries)
+        assert sql_store.timeline_of(HostId("a")) == [entries[0], entries[3]]
+        assert sql_store.timeline_of(HostId("c")) == []
+
+    def test_an_index_finds_those_of_one_host_in_their_order(self, sql_store: SqlStore) -> None:
+        engine, asked = sql_store._database.engine, list[tuple[str, Any]]()
+
+        def hear(_connection: object, _cursor: object, statement: str, told: object, *_: object) -> None:
+            asked.append((statement, told))
+
+        event.listen(engine, "before_cursor_execute", hear)
+        sql_store.timeline_of(HostId("a"))
+        event.remove(engine, "before_cursor_execute", hear)
+        ((statement, told),) = ((said, told) for said, told in asked if "FROM events" in said)
+        with engine.connect() as connection:
+            if sql_store._database.is_postgresql:
+                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # it reads what is short as a whole
+                connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+            explain = "EXPLAIN " if sql_store._database.is_postgresql else "EXPLAIN QUERY PLAN "
+            plan = str(connection.exec_driver_sql(explain + statement, told).all())
+        assert "ix_events_host_id" in plan
+        assert "Sort" not in plan
+        assert "TEMP B-TREE" not in plan
 
 
 class TestErrors:

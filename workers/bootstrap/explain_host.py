@@ -24,8 +24,7 @@ TROUBLES: Final = frozenset({Happening.LAUNCH_REFUSED, Happening.REGISTRATION_RE
 def run_explain_host(settings: ControlSettings, name: str) -> int:
     """Explain one host and return 0. Raises `BadInput` if it is not known."""
     with closing(open_store(settings.database, SystemClock())) as store:
-        host = store.hosts.get(HostId(name))
-        events = [event for _, event in store.timeline() if event.host_id == name]
+        host, events = store.hosts.get(HostId(name)), store.timeline_of(HostId(name))
     if host is None:
         raise BadInput(f"host {name!r} is not known here; its name begins with spot-host- and stands in the timeline")
     console = Console(highlight=False, markup=False, emoji=False)

@@ -58,6 +58,7 @@ _HEARD = (
     .values(heartbeat_at=bindparam("at"), host_class=bindparam("class"))
     .returning(hosts)
 )
+_EVENTS_OF = select(events).where(events.c.host_id == bindparam("host")).order_by(events.c.number)
 _IS_OWNER = (runners.c.id == reports.c.runner_id) & (runners.c.host_id == reports.c.host_id)
 _REPORT_OF = select(reports).join(runners, _IS_OWNER).where(runners.c.id == bindparam("runner"))
 _LAST_LOAD_OF = (
@@ -338,6 +339,11 @@ class SqlStore:
         query = select(events).where(events.c.number > after).order_by(events.c.number)
         with self._database.reading() as connection:
             return [(found["number"], EVENTS.row(found)) for found in connection.execute(query).mappings()]
+
+    def timeline_of(self, host_id: HostId) -> Sequence[Event]:
+        """Return the entries that name this host, oldest first."""
+        with self._database.reading() as connection:
+            return [EVENTS.row(found) for found in connection.execute(_EVENTS_OF, {"host": host_id}).mappings()]
 
 
 def open_store(url: str, clock: Clock, lease_wait: timedelta = timedelta()) -> SqlStore:

@@ -334,5 +334,13 @@ events: Final = Table(
     Column("host_id", Text),
     Column("migration_id", Text),
     Column("detail", Json, nullable=False),
+    # Most entries are of jobs, and name no host.
+    Index(
+        "ix_events_host_id",
+        "host_id",
+        "number",
+        sqlite_where=text("host_id IS NOT NULL"),
+        postgresql_where=text("host_id IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
