@@ -69,7 +69,7 @@ def _pool_wrongs(told: fields.Pool, pool: Pool, policy: Policy, settings: Contro
 def _of_choices(told: fields.Pool, policy: Policy) -> Found:
     for number, key in enumerate(told.keys):
         if key not in KEYS:
-            yield ("keys", number), f"{key!r} is none; the keys are {', '.join(KEYS)}"
+            yield ("keys", number), f"{key!r:.60} is none; the keys are {', '.join(KEYS)}"
     images = {package.image for package in policy.packages}
     for number, image in enumerate(told.images):
         if image not in images:
@@ -101,11 +101,11 @@ def _of_defaults(told: fields.Pool, pool: Pool, policy: Policy) -> Found:
 
 def _of_time(told: fields.Pool) -> Found:
     if not fields.is_zone(told.time_zone):
-        yield ("time_zone",), f"{told.time_zone!r} is no time zone; write one as Europe/Berlin, or UTC"
+        yield ("time_zone",), f"{told.time_zone!r:.60} is no time zone; write one as Europe/Berlin, or UTC"
     for number, one in enumerate(told.schedules):
         place: Place = ("schedules", number)
         if one.time_zone is not None and not fields.is_zone(one.time_zone):
-            yield (*place, "time_zone"), f"{one.time_zone!r} is no time zone; write one as Europe/Berlin, or UTC"
+            yield (*place, "time_zone"), f"{one.time_zone!r:.60} is no time zone; write one as Europe/Berlin, or UTC"
         if read_window(one.when, UTC) is None:
             yield (*place, "when"), f"{one.when!r:.60} is no window; write {FORM}"
         if one.min_ready is None and one.runners_per_repository is None:

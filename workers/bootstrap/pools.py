@@ -34,7 +34,10 @@ from workers.settings import ControlSettings
 DEFAULT_POOL: Final = "default"
 NEVER: Final = Window(frozenset(), 0, 1)
 
-_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)")
+_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)\Z")
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]{1,60}")
+_DIGITS: Final = re.compile(r"\d[\d_]{4000}")
+_SHOWN: Final = "docs/pools.md shows a whole file"
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,7 @@ def _fields(path: Path, content: bytes) -> tuple[fields.File, Mapping[Place, int
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise Wrong(path, (Problem(line, "not TOML: it is not in UTF-8; save it so"),)) from error
-    try:
-        told: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise Wrong(path, (_syntax(str(error), text),)) from error
-    except RecursionError as error:
-        raise Wrong(path, (Problem(1, "not TOML that anybody could read: it is nested too deeply"),)) from error
-    lines = lines_of(text)
+    told, lines = _parsed(path, text)
     try:
         return fields.File.model_validate(told), lines
     except ValidationError as error:
@@ -104,15 +101,45 @@ def _fields(path: Path, content: bytes) -> tuple[fields.File, Mapping[Place, int
         raise Wrong(path, tuple(sorted(found, key=lambda one: one.line))) from error
 
 
+def _parsed(path: Path, text: str) -> tuple[dict[str, Any], Mapping[Place, int]]:
+    try:
+        return tomllib.loads(text), lines_of(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Wrong(path, (_syntax(str(error), text),)) from error
+    except RecursionError as error:
+        raise Wrong(
+            path, (Problem(1, f"not TOML that anybody could read: it is nested too deeply; {_SHOWN}"),)
+        ) from error
+    except ValueError as error:  # which no other text gives: Python reads no number with so many digits
+        found = _DIGITS.search(text)
+        line = text.count("\n", 0, found.start()) + 1 if found else 1
+        raise Wrong(
+            path, (Problem(line, f"not TOML that anybody could read: a number is too long; {_SHOWN}"),)
+        ) from error
+
+
 def _syntax(message: str, text: str) -> Problem:
     found = _LINE.search(message)
     line = int(found[1]) if found else text.rstrip("\n").count("\n") + 1
-    return Problem(line, f"not TOML: {_LINE.sub('', message)}; docs/pools.md shows a whole file")
+    return Problem(line, f"not TOML: {_LINE.sub('', message)}; {_SHOWN}")
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(step) for step in error["loc"])
-    return f"{place}: {error['msg']}, not {error['input']!r:.60}; see docs/pools.md"
+    place = ".".join(_step(step) for step in error["loc"])
+    but = "" if error["type"] == "missing" else f", not {_shown(error['input'])}"
+    return f"{place}: {error['msg']}{but}; see docs/pools.md"
+
+
+def _step(step: str | int) -> str:
+    """Return a key as it may stand in a line: what is in quotes may be anything."""
+    return str(step) if isinstance(step, int) or _BARE.fullmatch(step) else f"{step!r:.60}"
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.60}"
+    except (ValueError, RecursionError):  # too many digits, or tables in tables without end
+        return "what stands there"
 
 
 # ---------------------------------------------------------------- what the fields mean

@@ -6,11 +6,16 @@ The text must be one that `tomllib` has read: nothing is checked here a second t
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 Place = tuple[str | int, ...]
 """As pydantic tells places: `("pools", 0, "schedules", 1, "when")`."""
+
+# More than any file of ours has; what lies deeper is told to be where its table is.
+DEPTH_MAX: Final = 16
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -58,12 +63,12 @@ class _Reader:
         line, place = self._line(), Place()
         names = self._key()
         for number, name in enumerate(names, start=1):
-            place = (*place, name)
+            place = (*place, name)[:DEPTH_MAX]
             if is_array and number == len(names):
                 self._counts[place] = self._counts.get(place, 0) + 1
                 self._lines.setdefault(place, line)
             if place in self._counts:
-                place = (*place, self._counts[place] - 1)
+                place = (*place, self._counts[place] - 1)[:DEPTH_MAX]
         self._lines[place] = line
         self._take("]]" if is_array else "]")
         return place
@@ -71,7 +76,7 @@ class _Reader:
     def _pair(self, table: Place) -> None:
         line, place = self._line(), table
         for name in self._key():
-            place = (*place, name)
+            place = (*place, name)[:DEPTH_MAX]
             self._lines.setdefault(place, line)
         self._skip()
         self._take("=")
@@ -120,7 +125,7 @@ class _Reader:
         self._skip()
         if quoted := _TEXT.match(self._text, self._at):
             self._at = quoted.end()
-            return quoted[0][1:-1]
+            return _unquoted(quoted[0])
         bare = _BARE.match(self._text, self._at)
         self._at = bare.end() if bare else self._at + 1
         return bare[0] if bare else ""
@@ -136,3 +141,11 @@ class _Reader:
 
     def _line(self) -> int:
         return self._text.count("\n", 0, self._at) + 1
+
+
+def _unquoted(text: str) -> str:
+    """Return what a key in quotes is called."""
+    if text.startswith('"') and "\\" in text:
+        with suppress(tomllib.TOMLDecodeError):
+            return str(tomllib.loads(f"key = {text}")["key"])
+    return text[1:-1]
