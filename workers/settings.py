@@ -9,7 +9,7 @@ from datetime import date
 from enum import StrEnum, auto
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from workers.domain.github_site import GitHubSite, github_site
@@ -197,14 +197,6 @@ class ControlSettings(BaseSettings):
     def guest_mtu(self) -> int:
         """How long a guest's packet may be, in octets. Raises `BadInput` if too little is left."""
         return guest_mtu(self.underlay_mtu, self.overlay)
-
-    @property
-    def webhook_secrets(self) -> tuple[SecretStr, ...]:
-        """The secrets that sign GitHub's deliveries: each line that is not empty."""
-        if self.webhook_secret_file is None:
-            return ()
-        lines = self.webhook_secret_file.read_text().splitlines()
-        return tuple(SecretStr(line.strip()) for line in lines if line.strip())
 
 
 class PowersOff(StrEnum):

@@ -21,10 +21,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from workers.domain.errors import Unfit
+from workers.secret_files import secret_text
 
 KEY_NAME: Final = "vault.key"
 SUFFIX: Final = ".sealed"
 NONCE_BYTES: Final = 12
+REMEDY: Final = "put back the file that sealed this home"
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _OTHERS: Final = 0o077
 
@@ -95,12 +97,10 @@ class Vault:
         try:
             if may_make and self._is_own_key and not self._key_file.exists():
                 self._make_key()
-            text = self._key_file.read_text("ascii").strip()
             mode = self._key_file.stat().st_mode
-        except (OSError, UnicodeDecodeError) as error:
-            raise Unfit(
-                f"the vault's key {self._key_file} cannot be read ({error}); put back the file that sealed this home"
-            ) from error
+        except OSError as error:
+            raise Unfit(f"the vault's key {self._key_file} cannot be read ({error.strerror}); {REMEDY}") from error
+        text = secret_text(self._key_file, "the vault's key", REMEDY).strip()
         if not _KEY.fullmatch(text):
             raise Unfit(
                 f"the vault's key {self._key_file} is not 64 small hex digits; `openssl rand -hex 32` makes some"

@@ -17,7 +17,7 @@ from tests.integration.browser import Browser
 from tests.integration.control_plane import PATIENCE_S, SPOT_RUNNER, ControlPlane, a_control_plane
 from workers.bootstrap.github_app import app_login, open_vault, stored_app
 from workers.bootstrap.setup import run_manual, run_setup
-from workers.domain.errors import BadInput, Refused, Unfit
+from workers.domain.errors import BadInput, GiveUp, Refused, Unfit
 from workers.domain.github_app import PERMISSIONS, GitHubApp
 from workers.settings import ControlSettings
 
@@ -334,7 +334,7 @@ class TestByHand:
         (tmp_path / file).unlink()
         if content is not None:
             (tmp_path / file).write_text(content)
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(GiveUp, match=said):
             self.keep(unserved, files)
         assert not list(unserved.home.glob("*.sealed"))
 

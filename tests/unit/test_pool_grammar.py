@@ -93,14 +93,14 @@ def test_any_content_is_a_policy_or_sentences(content: str | bytes) -> None:
     judged(content)
 
 
-@given(st.data())
+@given(drawn=st.data())
 @settings(max_examples=200)
-def test_a_mangled_line_is_taken_or_told(data: st.DataObject) -> None:
-    number = data.draw(st.integers(0, len(LINES) - 1))
+def test_a_mangled_line_is_taken_or_told(drawn: st.DataObject) -> None:
+    number = drawn.draw(st.integers(0, len(LINES) - 1))
     line = LINES[number]
-    place = data.draw(st.integers(0, len(line)))
-    sign = data.draw(st.sampled_from(list("\"'[]{}=#.,\\\t\r\x00\x7f\u2028\ufeff")) | st.characters(codec="utf-8"))
-    odd = data.draw(
+    place = drawn.draw(st.integers(0, len(line)))
+    sign = drawn.draw(st.sampled_from(list("\"'[]{}=#.,\\\t\r\x00\x7f\u2028\ufeff")) | st.characters(codec="utf-8"))
+    odd = drawn.draw(
         st.sampled_from(["", line + "\n" + line, line[:place], line[place:], line[:place] + sign + line[place:]])
     )
     judged("\n".join([*LINES[:number], odd, *LINES[number + 1 :]]))

@@ -20,6 +20,7 @@ from workers.domain.overlay import OVERLAY_PORT
 from workers.providers.hetzner.account import Account
 from workers.providers.hetzner.control_plane import ControlPlane, Order
 from workers.providers.hetzner.requests import Rental
+from workers.secret_files import secret_text
 from workers.settings import ControlSettings
 
 TOKEN_FILE: Final = "/etc/spot-runner/hetzner-token"  # noqa: S105 where it will lie
@@ -101,12 +102,7 @@ def user_data_of(wish: Wish, device: str) -> str:
 
 
 def _public_key(file: Path) -> str:
-    try:
-        text = file.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(
-            f"ssh_key: {file} cannot be read ({error}); name your public key, such as id_ed25519.pub"
-        ) from error
+    text = secret_text(file, "ssh_key:", "name your public key, such as id_ed25519.pub").strip()
     if not _KEY.fullmatch(text):
         raise BadInput(f"ssh_key: {file} holds no public key; name the file that ends with .pub")
     return text

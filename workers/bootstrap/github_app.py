@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, overload
 
 from pydantic import TypeAdapter, ValidationError
 
 from workers.domain.errors import Unfit
 from workers.domain.github_app import GitHubApp
+from workers.secret_files import secret_text
 from workers.settings import ControlSettings
 from workers.vault import Stamp, Vault
 
@@ -19,6 +21,7 @@ NO_APP: Final = (
     "there is no GitHub App yet; `spot-runner setup` says how one is made, or set SPOT_RUNNER_GITHUB_KEY_FILE and "
     "SPOT_RUNNER_GITHUB_APP_ID to one that exists"
 )
+KEY_REMEDY: Final = "name the file with the private key that the App's settings have given you"
 _APP: Final = TypeAdapter(GitHubApp)
 
 
@@ -49,10 +52,8 @@ def keep_app(vault: Vault, app: GitHubApp, *, may_replace: bool = False) -> bool
 def app_login(settings: ControlSettings) -> tuple[int, str]:
     """Return the App's number and its private key, PEM. Raises `Unfit` if there is none."""
     if settings.github_key_file is not None:
-        try:
-            return settings.github_app_id, settings.github_key_file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Unfit(f"SPOT_RUNNER_GITHUB_KEY_FILE cannot be read: {error}") from error
+        file, name = settings.github_key_file, "SPOT_RUNNER_GITHUB_KEY_FILE:"
+        return settings.github_app_id, secret_text(file, name, KEY_REMEDY)
     app = stored_app(open_vault(settings))
     if app is None:
         raise Unfit(NO_APP)
@@ -68,15 +69,13 @@ def webhook_secrets(settings: ControlSettings) -> Sequence[bytes]:
     if settings.webhook_secret_file is None:
         return StoredSecrets(open_vault(settings))
     is_beside = settings.github_key_file is None and bool(settings.github_more_apps)
-    secrets = _secrets_in_file(settings, len(settings.github_more_apps) + (0 if is_beside else 1))
+    secrets = _secrets_in_file(settings.webhook_secret_file, len(settings.github_more_apps) + (0 if is_beside else 1))
     return StoredSecrets(open_vault(settings), secrets) if is_beside else secrets
 
 
-def _secrets_in_file(settings: ControlSettings, apps: int) -> tuple[bytes, ...]:
-    try:
-        secrets = tuple(secret.get_secret_value().encode() for secret in settings.webhook_secrets)
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unfit(f"webhook_secret_file cannot be read: {error}") from error
+def _secrets_in_file(file: Path, apps: int) -> tuple[bytes, ...]:
+    text = secret_text(file, "webhook_secret_file:", "name the file that holds the webhook's secret")
+    secrets = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
     if not secrets:
         raise Unfit("webhook_secret_file is empty; put the webhook's secret there, or anybody could sign")
     if len(secrets) > SECRETS_MAX * apps:

@@ -8,6 +8,7 @@ from typing import Final
 from workers.domain.errors import Unfit
 from workers.domain.overlay import Overlay
 from workers.planning.paid_time import BY_THE_HOUR, BY_THE_SECOND, Billing
+from workers.secret_files import secret_text
 from workers.settings import AwsSettings, ControlSettings
 
 LOCAL: Final = "local"
@@ -43,12 +44,10 @@ def usd_rate(settings: ControlSettings) -> float | None:
 def hetzner_token(settings: ControlSettings) -> str:
     """Return the token of the project. Raises `Unfit`."""
     path = settings.hetzner.token_file
-    try:
-        token = path.read_text().strip() if path is not None else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unfit(f"SPOT_RUNNER_HETZNER_TOKEN_FILE cannot be read: {error}") from error
+    remedy = "put the token of a project there"
+    token = secret_text(path, "SPOT_RUNNER_HETZNER_TOKEN_FILE:", remedy).strip() if path is not None else ""
     if not token.isascii() or not token.isprintable() or len(token.split()) != 1:
-        raise Unfit(f"SPOT_RUNNER_HETZNER_TOKEN_FILE: {path} does not hold one word; put the token of a project there")
+        raise Unfit(f"SPOT_RUNNER_HETZNER_TOKEN_FILE: {path} does not hold one word; {remedy}")
     return token
 
 

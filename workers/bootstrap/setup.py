@@ -22,6 +22,7 @@ from workers.door import SetupDoor
 from workers.github.login import require_key
 from workers.github.setup import SetupGitHub
 from workers.ports import Clock
+from workers.secret_files import secret_text
 from workers.settings import ControlSettings
 from workers.vault import Vault
 
@@ -117,7 +118,7 @@ def run_setup(settings: ControlSettings) -> int:
 def run_manual(settings: ControlSettings, app_id: int, key_file: Path, secret_file: Path, *, may_replace: bool) -> int:
     """Keep an App that exists, if GitHub knows it, and say what it lacks; return 1 if that is anything.
 
-    Raises `Refused` if GitHub does not know it or there is one already, `BadInput` for files of no use.
+    Raises `Refused` if GitHub does not know it or there is one already, `BadInput` and `Unfit` for files of no use.
     """
     desk, vault = open_desk(settings), open_vault(settings)
     if settings.github_key_file is not None:
@@ -125,7 +126,7 @@ def run_manual(settings: ControlSettings, app_id: int, key_file: Path, secret_fi
     if not may_replace and stored_app(vault) is not None:
         raise Refused(IS_DONE)
     app = GitHubApp(app_id, _text(key_file, "key"), _secrets(secret_file))
-    require_key(app.key_pem)
+    require_key(app.key_pem, str(key_file))
     seen = SetupGitHub(settings.github_site.api).look(app)
     _ = desk.missing(seen)  # with a public_url that is none nothing is kept
     if not keep_app(vault, app, may_replace=may_replace):
@@ -143,10 +144,7 @@ def _secrets(file: Path) -> tuple[str, ...]:
 
 
 def _text(file: Path, what: str) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"the {what} file {file} cannot be read ({error}); name the file that holds it") from error
+    return secret_text(file, f"the {what} file", "name the file that holds it")
 
 
 def _say(checked: Checked) -> int:

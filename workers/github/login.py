@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from github import Auth, Github
 from github.Requester import Requester
@@ -20,7 +22,8 @@ from workers.domain.errors import BadInput
 TIMEOUT_S: Final = 10
 # A token that ends while it is on its way is refused.
 TOKEN_RESERVE: Final = timedelta(minutes=2)
-BAD_KEY: Final = "the GitHub App's private key is of no use (generate one in the App's settings)"
+# What GitHub hands out, and what a signature of RS256 needs (RFC 7518).
+KEY_BITS_MIN: Final = 2048
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,25 @@ class Login:
         return clients[installation_id][1]
 
 
-def require_key(pem: str) -> None:
-    """Refuse what is not an App's key before anything is asked with it."""
-    try:
-        key = load_pem_private_key(pem.encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise BadInput(f"{BAD_KEY}: it cannot be read as a PEM private key without a password") from error
+def require_key(pem: str, place: str = "what was given") -> None:
+    """Refuse what is not an App's key before anything is asked with it; not a byte of it is told."""
+    if (because := _unusable(pem)) is not None:
+        raise BadInput(
+            f"{place}: the GitHub App's private key is of no use: {because}; generate one in the App's settings"
+        )
+
+
+def _unusable(pem: str) -> str | None:
+    key = _read_key(pem)
+    if key is None:
+        return "it cannot be read as a PEM private key without a password"
     if not isinstance(key, RSAPrivateKey):
-        raise BadInput(f"{BAD_KEY}: it is not an RSA key")
+        return "it is not an RSA key"
+    return f"it has {key.key_size} bits, not {KEY_BITS_MIN}" if key.key_size < KEY_BITS_MIN else None
+
+
+def _read_key(pem: str) -> PrivateKeyTypes | None:
+    """Return the key; what is wrong with it is no cause of ours, for it tells of the key's bytes."""
+    with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+        return load_pem_private_key(pem.encode(), password=None)
+    return None
