@@ -110,16 +110,21 @@ class Play(StrEnum):
     """What the demo shows."""
 
     JOB = auto()
+    CLOUDS = auto()
     VALKEY = auto()
 
 
 @app.command()
 def demo(  # noqa: PLR0913 - each is an option of the command
-    play: Annotated[Play, typer.Argument(help="A job, or a Redis server under a steady client.")] = Play.JOB,
+    play: Annotated[
+        Play, typer.Argument(help="A job, a job that moves from AWS to Hetzner, or a Redis server under a client.")
+    ] = Play.JOB,
     *,
     json: Annotated[Path | None, typer.Option(help="Write the report here.")] = None,
     no_interruption: Annotated[bool, typer.Option("--no-interruption", help="Let the host live.")] = False,
-    notice_seconds: Annotated[float, typer.Option(min=0, max=600, help="0: the host dies without a notice.")] = 60,
+    notice_seconds: Annotated[
+        float, typer.Option(min=0, max=600, help="0: the host dies without a notice. EC2's, with clouds, is 120.")
+    ] = 60,
     hosts: Annotated[int, typer.Option(min=0, max=8, help="Hosts that are ready at the start.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, max=16, help="Jobs at once.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running and print the URLs.")] = False,
@@ -136,7 +141,7 @@ def demo(  # noqa: PLR0913 - each is an option of the command
     name: Annotated[str, typer.Option(help="Rehearsals with different names can run at once.")] = "spot",
 ) -> None:
     """Play the whole service on this machine: a job runs, its host is taken away, the job survives."""
-    from workers.bootstrap.rehearsal import run_demo, run_valkey  # noqa: PLC0415 - it loads nearly everything
+    from workers.bootstrap.rehearsal import run_clouds, run_demo, run_valkey  # noqa: PLC0415 - it loads nearly everything
     from workers.rehearsal.steady.play import SteadyOptions  # noqa: PLC0415 - the same
     from workers.rehearsal.story import TESTS, Options  # noqa: PLC0415 - the same
 
@@ -155,7 +160,7 @@ def demo(  # noqa: PLR0913 - each is an option of the command
         cold_boot=not no_cold_boot,
         overlay=overlay,
     )
-    raise typer.Exit(run_demo(options))
+    raise typer.Exit(run_clouds(options) if play is Play.CLOUDS else run_demo(options))
 
 
 @app.command()

@@ -10,12 +10,12 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from tests.contract.aws_faults import Faults
 from tests.contract.clouds import answering
 from workers.domain.market import SpotPool
 from workers.providers.aws.account import Account
 from workers.providers.aws.cloud import Aws
 from workers.providers.aws.requests import Rental
+from workers.rehearsal.aws.faults import Faults
 
 REGION = "eu-central-1"
 KEYS = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret-of-the-test"}

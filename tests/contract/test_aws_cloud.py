@@ -13,7 +13,6 @@ from dataclasses import replace
 import pytest
 
 from tests.contract.aws_cloud import TYPES, World
-from tests.contract.aws_faults import Fault, Hides, LosesAnswer, Refuses, Sells
 from tests.contract.clouds import SPEC, TOLD, A, B
 from workers.domain.errors import NoCapacity, Refused, SpotError, Unreachable
 from workers.domain.market import ANYWHERE, Market, Sources, SpotPool
@@ -21,6 +20,7 @@ from workers.domain.names import HostId
 from workers.domain.user_data import cloud_config
 from workers.ports import InstanceState
 from workers.providers.aws.answers import NO_CAPACITY
+from workers.rehearsal.aws.faults import Fault, Hides, LosesAnswer, Refuses, Sells
 
 C = HostId("spot-host-c")
 NESTED, PLAIN = TYPES

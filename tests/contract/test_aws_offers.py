@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.contract.aws_cloud import World, client
-from tests.contract.aws_faults import XMLNS, Refuses, Says
 from tests.fakes.clock import FakeClock
 from workers.domain.errors import Throttled
 from workers.domain.host_class import Acceleration
 from workers.domain.offer import Offer
 from workers.providers.aws.offers import AwsSeller
 from workers.providers.aws.prices import PriceList
+from workers.rehearsal.aws.faults import XMLNS, Refuses, Says
 from workers.selling import Stock
 
 DISK_MIB = 65536

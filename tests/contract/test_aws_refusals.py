@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.contract.aws_cloud import KEYS, World, client
-from tests.contract.aws_faults import Fault, Hangs, LosesAnswer, Refuses
 from tests.contract.clouds import SPEC, TOLD, A
 from workers.domain.errors import BadInput, Barred, NoCapacity, Refused, SpotError, Throttled, Unreachable
 from workers.providers.aws.account import Account
 from workers.providers.aws.answers import THROTTLED
+from workers.rehearsal.aws.faults import Fault, Hangs, LosesAnswer, Refuses
 
 
 @pytest.mark.parametrize(

@@ -147,13 +147,26 @@ def test_a_cloud_that_is_sold_out_gives_its_host_to_the_next_that_the_pool_allow
     rig.queue_a_job()
     host = rig.buy()
     rig.aws.is_sold_out = True
-    for _ in range(2):  # what was chosen, then whatever else there is
-        with pytest.raises(NoCapacity):
-            rig.hosts.advance(host.id)
-    rig.hosts.advance(host.id)
+    rig.hosts.advance(host.id)  # what was chosen, then whatever else there is, then the other cloud: all in one look
     row = rig.row(host)
     assert (row.cloud, row.state, list(rig.hetzner.machines)) == ("hetzner", HostState.LAUNCHING, [host.id])
     assert rig.reasons() == ["sold out", "sold out"]
+
+
+def test_where_nobody_has_any_each_look_asks_each_cloud_once_more() -> None:
+    rig = Rig(CHEAP, DEAR)
+    rig.queue_a_job()
+    host = rig.buy()
+    rig.aws.is_sold_out = rig.hetzner.is_sold_out = True
+    asked = []
+    for _ in range(3):
+        with pytest.raises(NoCapacity):
+            rig.hosts.advance(host.id)
+        asked.append(len(rig.reasons()))
+    assert asked == [3, 5, 7], "the first look has the chosen offer beside"
+    rig.hetzner.is_sold_out = False
+    rig.hosts.advance(host.id)
+    assert rig.row(host).cloud == "hetzner"
 
 
 def test_a_pool_that_wants_one_cloud_only_waits_for_it() -> None:
@@ -164,6 +177,7 @@ def test_a_pool_that_wants_one_cloud_only_waits_for_it() -> None:
     for _ in range(3):
         with pytest.raises(NoCapacity):
             rig.hosts.advance(host.id)
+    assert rig.reasons() == ["sold out"], "it is said once"
     assert (rig.row(host).cloud, list(rig.hetzner.machines)) == ("aws", [])
 
 

@@ -17,6 +17,7 @@ from workers.host.packages import PackageShelf, Unpacked
 from workers.host.template import measure_cold_boot
 from workers.identity import Authority, write_leaf
 from workers.ports import Store
+from workers.rehearsal.demo import run_clouds as play_clouds
 from workers.rehearsal.demo import run_rehearsal
 from workers.rehearsal.drill.command import run_drill as run
 from workers.rehearsal.drill.play import DrillOptions
@@ -35,6 +36,11 @@ REDIS_RECIPE: Final = "debian-12-redis"
 def run_demo(options: Options) -> int:
     """Play the story and return the exit status."""
     return run_rehearsal(options, make_kit)
+
+
+def run_clouds(options: Options) -> int:
+    """Play the story with AWS and Hetzner, as far as this machine can be them, and return the exit status."""
+    return play_clouds(options, make_kit)
 
 
 def run_drill(options: DrillOptions) -> int:

@@ -6,7 +6,7 @@ over whoever buys takes the others. It is forgotten at a restart, which costs on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -79,10 +79,21 @@ class Clouds:
         other = self.another(host)
         return host if other is None else replace(host, cloud=other)
 
+    def is_further(self, host: Host, after: Host) -> bool:
+        """Say whether what `sold_out` returned was not asked for before: the round over the clouds is not over."""
+        names = self._in_turn(host)
+        if after.cloud == host.cloud:
+            return after != host
+        return host.cloud not in names or names.index(after.cloud) > names.index(host.cloud)
+
     def another(self, host: Host) -> str | None:
         """Return where else this host may come from, None if nowhere: its pool's clouds in turn without its own."""
-        sources = host.sources or ANYWHERE
-        names = [one for one in sources.providers if one in self._clouds] or list(self._clouds)
+        names = self._in_turn(host)
         place = names.index(host.cloud) + 1 if host.cloud in names else 0
         ailing = self.outages()
         return next((one for one in (*names[place:], *names[:place]) if one not in {host.cloud, *ailing}), None)
+
+    def _in_turn(self, host: Host) -> Sequence[str]:
+        """Return the clouds that this host may come from, the best first."""
+        liked = (host.sources or ANYWHERE).providers
+        return [one for one in liked if one in self._clouds] or list(self._clouds)

@@ -184,6 +184,8 @@ class Hosts:
             after = self._clouds.sold_out(host)
             if after != host:
                 lease.write(after, self._event(Happening.LAUNCH_REFUSED, after, because=str(error)))
+            if self._clouds.is_further(host, after):
+                return True  # guests may be waiting for it with a deadline
             raise
         except (Throttled, Unreachable) as error:
             if now - host.requested_at <= PATIENCE or self._clouds.another(host) is None:
@@ -193,7 +195,7 @@ class Hosts:
             return False
         state = HOST.move(host.state, HostState.LAUNCHING)
         launched = replace(host, state=state, instance_id=instance.id, machine=instance.machine)
-        lease.write(launched, self._event(Happening.HOST_LAUNCHED, launched, instance=instance.id))
+        lease.write(launched, self._event(Happening.HOST_LAUNCHED, launched, cloud=host.cloud, instance=instance.id))
         return False
 
     def _look_where(self, lease: Lease[Host]) -> None:

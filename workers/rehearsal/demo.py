@@ -8,12 +8,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from workers.rehearsal.clouds.play import CloudStory
+from workers.rehearsal.clouds.stage import CloudStage
+from workers.rehearsal.preflight import check_clouds
 from workers.rehearsal.pulse import Pulse
 from workers.rehearsal.report import Seen, report, verdict
 from workers.rehearsal.screen import Screen
 from workers.rehearsal.stage import GITHUB_URL, MARKET_URL, WEBHOOK_URL, Kit, Stage, Terms
 from workers.rehearsal.story import Options, Story
-from workers.rehearsal.theatre import Told, cleared_stage, perform
+from workers.rehearsal.theatre import Told, cleared_place, cleared_stage, perform
 
 
 def run_rehearsal(options: Options, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
@@ -22,12 +25,22 @@ def run_rehearsal(options: Options, make_kit: Callable[[], Kit], screen: Screen 
     with cleared_stage(
         options.name, options.jobs, Terms(options.hosts, with_overlay=options.overlay), make_kit, screen
     ) as stage:
-        return _perform(stage, options, screen)
+        return _perform(stage, options, screen, Story(stage, options, screen))
 
 
-def _perform(stage: Stage, options: Options, screen: Screen) -> int:
+def run_clouds(options: Options, make_kit: Callable[[], Kit], screen: Screen | None = None) -> int:
+    """Play it with AWS and Hetzner in the place of the spot market. Raises as `run_rehearsal` does."""
+    check_clouds()
+    screen = screen or Screen()
+    terms = Terms(options.hosts, with_overlay=True)
+    with cleared_place(options.name, options.jobs, terms, make_kit, screen) as (places, kit):
+        stage = CloudStage(places, kit, terms)
+        return _perform(stage, options, screen, CloudStory(stage, options, screen))
+
+
+def _perform(stage: Stage, options: Options, screen: Screen, story: Story) -> int:
     def play(pulse: Pulse) -> Seen:
-        seen = replace(Story(stage, options, screen).play(), stalls=tuple(pulse.stalls))
+        seen = replace(story.play(), stalls=tuple(pulse.stalls))
         if options.keep:
             _stay(screen, seen, options)
         return seen

@@ -1,4 +1,4 @@
-"""The instance metadata service of one host: IMDSv2, nothing older.
+"""The instance metadata service of one host: IMDSv2, nothing older, or Hetzner's.
 
 `PUT /latest/api/token` gives a token that lives for as long as was asked; every read needs one (401 without), and what
 is not set is 404. What it serves stands in a file of paths and bodies, which the market replaces as a whole.
@@ -24,6 +24,8 @@ TTL_MAX_S: Final = 21600
 TTL_HEADER: Final = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN_HEADER: Final = "X-aws-ec2-metadata-token"  # noqa: S105 the name of a header
 REQUEST_LIMIT_S: Final = 10.0
+# Hetzner's service knows no tokens.
+WITHOUT_TOKEN: Final = "hetzner/"  # noqa: S105 a path
 
 
 class Tokens:
@@ -76,9 +78,10 @@ class Answer(BaseHTTPRequestHandler):
         return self._say(HTTPStatus.OK, self.server.tokens.issue(int(ttl)))
 
     def do_GET(self) -> None:
-        if not self.server.tokens.is_live(self.headers.get(TOKEN_HEADER)):
+        path = self.path.strip("/")
+        if not path.startswith(WITHOUT_TOKEN) and not self.server.tokens.is_live(self.headers.get(TOKEN_HEADER)):
             return self._say(HTTPStatus.UNAUTHORIZED)
-        body = json.loads(self.server.file.read_text()).get(self.path.strip("/"))
+        body = json.loads(self.server.file.read_text()).get(path)
         return self._say(HTTPStatus.NOT_FOUND) if body is None else self._say(HTTPStatus.OK, body)
 
     def _say(self, status: HTTPStatus, body: str = "") -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +32,11 @@ from workers.rehearsal.imds import ADDRESS as METADATA
 from workers.rehearsal.imds import PORT as METADATA_PORT
 from workers.rehearsal.imds import write_state
 from workers.rehearsal.places import Places, host_address
+from workers.rehearsal.plots import Plot
 from workers.rehearsal.processes import Processes, Program, Running
 from workers.rehearsal.remains import Journal, Kind, forget_tunnel, remove_cgroups, remove_namespace
 from workers.rehearsal.topology import Plug, Topology, accepts, nat_of
+from workers.settings import MetadataKind
 from workers.wireguard import link_name
 
 # A cloud's answer to "is it gone?" stays available long enough for a renter that looks every few seconds.
@@ -71,6 +74,8 @@ class Rented:
     host_id: HostId
     number: int
     user_data: str
+    plot: Plot | None = None
+    """Where it stands; None: where the market puts it."""
     state: InstanceState = InstanceState.PENDING
     due_at: float = 0.0
     """When it is to be made, while PENDING."""
@@ -105,17 +110,17 @@ class Landlord:
 
     # ------------------------------------------------------------ what a renter may ask
 
-    def launch(self, host_id: HostId, user_data: str) -> Instance:
+    def launch(self, host_id: HostId, user_data: str, plot: Plot | None = None) -> Instance:
         """Order a machine; the same host gets the same one. Raises `NoCapacity` when there is none to sell."""
         with self._changed:
             if host_id not in self._rented:
-                if not self._sells:
+                if not self._sells or self._closing:
                     raise NoCapacity("the market is sold out")
                 number = next(self._numbers, None)
                 if number is None:
                     raise NoCapacity("every address of the rehearsal's underlay has been given out")
                 due_at = time.monotonic() + self.estate.launch_s
-                self._rented[host_id] = Rented(host_id, number, user_data, due_at=due_at)
+                self._rented[host_id] = Rented(host_id, number, user_data, plot, due_at=due_at)
                 self._changed.notify_all()
             return self._rented[host_id].view
 
@@ -250,17 +255,13 @@ class Landlord:
 
     def _start(self, rented: Rented) -> None:
         name = self.topology.add_namespace(rented.host_id)
-        addresses = self._connect(rented)
+        bodies = self._connect(rented)
         run("ip", "-n", name, "address", "add", f"{METADATA}/32", "dev", "lo")
         self.journal.note(Kind.CGROUP, rented.host_id)
         file = self._metadata_file(rented)
         file.parent.mkdir(parents=True, exist_ok=True)
         with self._changed:
-            rented.bodies |= {
-                "latest/meta-data/instance-id": rented.view.id,
-                **{f"latest/meta-data/{kind}": address for kind, address in addresses.items()},
-                "latest/user-data": rented.user_data,
-            }
+            rented.bodies |= bodies
             write_state(file, rented.bodies)
         if self.estate.disk_mib is not None:
             home = self._home(rented)
@@ -271,21 +272,29 @@ class Landlord:
         service = rented.processes.start(Program(f"{rented.host_id}.metadata", metadata, name))
         service.wait_ready(lambda: accepts(name, METADATA, METADATA_PORT), METADATA_LIMIT_S)
         environment = {**self.estate.environment, "SPOT_RUNNER_HOST_HOME": str(self._home(rented))}
+        environment |= rented.plot.environment if rented.plot is not None else {}
         rented.daemon = rented.processes.start(Program(rented.host_id, self.estate.daemon, name, environment))
 
     def _connect(self, rented: Rented) -> Mapping[str, str]:
-        """Give a machine its network, and return its addresses as its metadata service tells them."""
-        host, address = rented.host_id, host_address(rented.number)
-        plug, port = Plug("eth0", at.UNDERLAY, address), f"host{rented.number}"
+        """Give a machine its network, and return what its metadata service tells."""
+        plot = rented.plot or self._plot(rented)
+        host, port = rented.host_id, f"host{rented.number}"
+        if self.estate.with_overlay:
+            self.journal.note(Kind.TUNNEL, link_name(host))
+        if plot.inside is None:
+            self.topology.wire(host, Plug("eth0", at.UNDERLAY, plot.address), port)
+        else:
+            self.topology.hide(host, Plug("eth0", at.UNDERLAY, host_address(rented.number)), port, plot.inside)
+        return plot.bodies(rented.user_data)
+
+    def _plot(self, rented: Rented) -> Plot:
+        """Return where the market puts a machine."""
+        address, name = IPv4Address(host_address(rented.number)), rented.view.id
         if not self.estate.with_overlay:
-            self.topology.wire(host, plug, port)
-            return {"local-ipv4": address}
-        self.journal.note(Kind.TUNNEL, link_name(host))
+            return Plot(MetadataKind.EC2, name, address, has_public=False)
         if rented.number % 2:
-            self.topology.hide(host, plug, port)
-            return {"local-ipv4": str(at.PRIVATE_HOST)}
-        self.topology.wire(host, plug, port)
-        return {"local-ipv4": address, "public-ipv4": address}
+            return Plot(MetadataKind.EC2, name, at.PRIVATE_HOST, at.PRIVATE)
+        return Plot(MetadataKind.EC2, name, address)
 
     def _demolish(self, rented: Rented) -> None:
         for role in (rented.host_id, nat_of(rented.host_id)):

@@ -6,6 +6,7 @@ import argparse
 import re
 import signal
 import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
@@ -55,8 +56,8 @@ class EstateFile(BaseModel):
     listen: tuple[str, int]
 
 
-def create_market(landlord: Landlord) -> Flask:
-    """Return the market's API over this landlord."""
+def create_market(landlord: Landlord, warn: Callable[[HostId], None] = lambda _: None) -> Flask:
+    """Return the market's API over this landlord; `warn` is told of each notice, if the machine's cloud says it too."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = BODY_MAX
     app.register_error_handler(BadInput, lambda error: _refusal(HTTPStatus.BAD_REQUEST, error))
@@ -83,6 +84,8 @@ def create_market(landlord: Landlord) -> Flask:
     @app.post("/instances/<name>/notice")
     def notice(name: str) -> Response:
         seconds = _read(NoticeBody).seconds
+        if seconds > 0:
+            warn(_host(name))
         return _found(known=landlord.end(_host(name), seconds, with_notice=seconds > 0))
 
     @app.delete("/instances/<name>/notice")

@@ -21,6 +21,11 @@ CONTROL_INTERNET: Final = INTERNET[2]
 RELAY_UNDERLAY: Final = UNDERLAY[3]
 RELAY_INTERNET: Final = INTERNET[3]
 INTERNET_SERVERS: Final = INTERNET[10]
+# Where clouds that are played answer: hosts reach them too, since guests are parked in their object store.
+CLOUDS: Final = UNDERLAY[4]
+# What stands at Hetzner has its own address out of this; everything at AWS is behind a NAT below it.
+HETZNER: Final = IPv4Network("10.90.0.192/26")
+NATS: Final = IPv4Network("10.90.0.0/25")
 # Behind every NAT of the rehearsal there is the same network, as there is behind most.
 PRIVATE: Final = IPv4Network("192.168.1.0/24")
 NAT_INSIDE: Final = PRIVATE[1]
@@ -34,6 +39,13 @@ GIT_PORT: Final = 9418
 ECHO_PORT: Final = 7000
 STEADY_PORT: Final = 7001
 MARKET_PORT: Final = 8700
+AWS_PORT: Final = 8701
+MOTO_PORT: Final = 8702
+HETZNER_PORT: Final = 8703
+AWS_URL: Final = f"http://{CLOUDS}:{AWS_PORT}"
+MOTO_URL: Final = f"http://127.0.0.1:{MOTO_PORT}"
+"""Nobody outside reaches it but through `AWS_URL`."""
+HETZNER_URL: Final = f"http://{CLOUDS}:{HETZNER_PORT}"
 WEBHOOK_PORT: Final = 8080
 HOST_LISTENER_PORT: Final = 8443
 RELAY_PORT: Final = 8445

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -52,6 +53,12 @@ def check_programs(programs: Mapping[str, str]) -> None:
     missing = [package for program, package in programs.items() if shutil.which(program) is None]
     if missing:
         raise Unfit(f"programs are missing; apt-get install {' '.join(dict.fromkeys(missing))}, or use ./dev demo")
+
+
+def check_clouds() -> None:
+    """Raise `Unfit` if AWS cannot be played here."""
+    if importlib.util.find_spec("moto") is None:
+        raise Unfit("moto is missing, which plays AWS; use ./dev demo clouds, which installs it from the lock")
 
 
 def check_memory(jobs: int) -> None:

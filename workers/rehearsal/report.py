@@ -71,6 +71,8 @@ class Seen:
     leftovers: tuple[str, ...] = ()
     tunnelled_mib: Mapping[str, float] | None = None
     """What came to each host through WireGuard; None: there was no overlay."""
+    clouds: Json | None = None
+    """What was rented and what it cost, where clouds were played (`clouds.bill`)."""
 
 
 def report(seen: Seen) -> Json:
@@ -84,6 +86,7 @@ def report(seen: Seen) -> Json:
         "job_lock_s": seen.job_lock_s,
         "hosts": _hosts(seen),
         "tunnelled_mib": _rounded(seen.tunnelled_mib),
+        **({} if seen.clouds is None else {"clouds": seen.clouds}),
         "machine": _machine(seen),
         "leftovers": list(seen.leftovers),
     }

@@ -87,8 +87,32 @@ class Screen:
         self.console.print(Text(f" {verdict.upper()} ", style=VERDICTS[verdict]))
         self.console.print(table)
         self.console.print(_sentence(report), soft_wrap=True)
+        if "clouds" in report:
+            self._clouds(report["clouds"])
         if report["leftovers"]:
             self.console.print(Text(f"left behind: {', '.join(report['leftovers'])}", style="bold red"), soft_wrap=True)
+
+    def _clouds(self, clouds: Json) -> None:
+        """Write what was rented, what the job cost, and when each stage after the notice was reached."""
+        hosts = Table(show_edge=False, pad_edge=False)
+        for column in ("host", "cloud", "machine", "an hour", "on demand", "rented", "billed"):
+            hosts.add_column(
+                column, justify="right" if column in {"an hour", "on demand", "rented", "billed"} else "left"
+            )
+        for name, one in clouds["hosts"].items():
+            machine = f"{one['type']} in {one['zone']}, {one['terms']}"
+            prices = (f"${one['usd_per_hour']:.4f}", f"${one['on_demand_usd_per_hour']:.4f}")
+            hosts.add_row(name, one["cloud"], machine, *prices, f"{one['rented_s']:.0f} s", f"${one['billed_usd']:.4f}")
+        job = clouds["job"]
+        costs = Table(show_edge=False, pad_edge=False, show_header=False)
+        costs.add_row("the job's part of its hosts", f"${job['usd']:.5f}", f"{job['seconds']:.0f} s")
+        costs.add_row("… on demand where it began", f"${job['on_demand_usd']:.5f}", "")
+        costs.add_row("… on GitHub's own runner", f"${job['github_usd']:.5f}", f"{job['github_minutes']} min begun")
+        for stage, after_s in clouds["since_notice_s"].items():
+            costs.add_row(f"notice → {stage.replace('_', ' ')}", "", f"{after_s:.1f} s")
+        self.console.print()
+        self.console.print(hosts)
+        self.console.print(costs)
 
     def facts(self, report: Json) -> None:
         """Write a report of single figures."""

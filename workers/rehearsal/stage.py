@@ -42,7 +42,7 @@ JOB_LOCK_S: Final = 30
 PARK_PART: Final = 0.85
 # Several Python programs start at once on what may be two processors.
 READY_LIMIT_S: Final = 180.0
-MARKET_LIMIT_S: Final = 10.0
+CALL_LIMIT_S: Final = 10.0
 APP_ID: Final = 4711
 ACCOUNT: Final = "octo-org"
 GITHUB_URL: Final = f"http://{at.INTERNET_SERVERS}:{at.GITHUB_PORT}"
@@ -133,7 +133,7 @@ class Stage:
         started = {
             at.GIT_PORT: self.start("git", "internet", internet.git_daemon(repositories)),
             at.ECHO_PORT: self.start("echo", "internet", _python("workers.rehearsal.internet", "--listen", echo)),
-            at.MARKET_PORT: self.start("market", "internet", _python("workers.rehearsal.market", self._estate())),
+            at.MARKET_PORT: self._open_market(),
             at.GITHUB_PORT: self.start("github", "internet", self._simulator(keys)),
         }
         for port, running in started.items():
@@ -211,7 +211,7 @@ class Stage:
     def _ask(self, method: str, url: str, body: Mapping[str, float] | None) -> None:
 
         def ask() -> None:
-            with httpx.Client(timeout=MARKET_LIMIT_S, trust_env=False) as client:
+            with httpx.Client(timeout=CALL_LIMIT_S, trust_env=False) as client:
                 client.request(method, url, json=body).raise_for_status()
 
         self.in_internet(ask)
@@ -230,9 +230,24 @@ class Stage:
     def _is_healthy(self) -> bool:
         try:
             with standing_in(self.places.namespace("control")):
-                return httpx.get(f"{WEBHOOK_URL}/healthz", timeout=MARKET_LIMIT_S, trust_env=False).is_success
+                return httpx.get(f"{WEBHOOK_URL}/healthz", timeout=CALL_LIMIT_S, trust_env=False).is_success
         except httpx.HTTPError:
             return False
+
+    # ------------------------------------------------------------ where hosts come from
+
+    def _open_market(self) -> Running:
+        """Start what rents machines out; the internet is there already."""
+        return self.start("market", "internet", _python("workers.rehearsal.market", self._estate()))
+
+    def _rented_from(self) -> Mapping[str, object]:
+        """Return the control plane's settings of it, by their names without what all begin with."""
+        # A simulated cloud may tell of addresses of its own, and its machines stand in this network all the same.
+        return {"MARKET_URL": MARKET_URL, "HOST_NATS": json.dumps([str(at.UNDERLAY)])}
+
+    def _credentials(self) -> Mapping[str, str]:
+        """Return what the control plane's environment has for its clouds' own libraries."""
+        return {}
 
     def _estate(self) -> str:
         environment = {"SPOT_RUNNER_ALLOW_TCG": "true", **self.kit.host_environment}
@@ -261,7 +276,7 @@ class Stage:
 
     def _control_environment(self) -> dict[str, str]:
         keys = self.places.state / "keys"
-        told = {
+        told: dict[str, object] = {
             "HOME": self.places.state / "control",
             "REDIS_URL": f"redis+socket://{self.places.run / 'redis.sock'}",
             "PUBLIC_LISTEN": f"{at.CONTROL_INTERNET}:{at.WEBHOOK_PORT}",
@@ -271,18 +286,16 @@ class Stage:
             "GITHUB_APP_ID": APP_ID,
             "GITHUB_KEY_FILE": keys / "app.pem",
             "WEBHOOK_SECRET_FILE": keys / "webhook",
-            "MARKET_URL": MARKET_URL,
             "RELAY_URL": f"https://{at.RELAY_UNDERLAY}:{at.RELAY_PORT}",
             "RELAY_ADDRESS": at.RELAY_UNDERLAY,
-            # A simulated cloud may tell of addresses of its own, and its machines stand in this network all the same.
-            "HOST_NATS": json.dumps([str(at.UNDERLAY)]),
             "PACKAGE": self.kit.package,
             "READY_HOSTS": self.terms.ready_hosts,
             "PARK_LIMIT_S": self.terms.park_limit_s,
         }
         if self.terms.with_overlay:
             told |= {"OVERLAY": "wireguard", "OVERLAY_ENDPOINT": f"{at.RELAY_UNDERLAY}:{OVERLAY_PORT}"}
-        return {f"SPOT_RUNNER_{name}": str(value) for name, value in told.items()}
+        told |= self._rented_from()
+        return {f"SPOT_RUNNER_{name}": str(value) for name, value in told.items()} | dict(self._credentials())
 
     def _relay_environment(self, home: Path) -> dict[str, str]:
         told = {

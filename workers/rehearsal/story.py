@@ -72,6 +72,9 @@ def steps_of(tests: str) -> tuple[tuple[str, str], ...]:
 class Story:
     """One play."""
 
+    owner = "the spot market"
+    """Whose the machines are, in words."""
+
     def __init__(self, stage: Stage, options: Options, screen: Screen) -> None:
         self.stage = stage
         self.options = options
@@ -158,7 +161,7 @@ class Story:
         seconds = self.options.notice_seconds
         self.stage.take_away(self.victim, seconds)
         how = f"takes {{host}} back in {seconds:.0f} s" if seconds else "takes {host} away at once, without a notice"
-        self.screen.line(sentence(f"the spot market {how}", host=self.victim))
+        self.screen.line(sentence(f"{self.owner} {how}", host=self.victim))
 
     # ------------------------------------------------------------ the end
 

@@ -46,6 +46,15 @@ class Played(Generic[T]):
 @contextlib.contextmanager
 def cleared_stage(name: str, jobs: int, terms: Terms, make_kit: Callable[[], Kit], screen: Screen) -> Iterator[Stage]:
     """Yield a stage on which nothing stands yet. Raises a `GiveUp`, before anything is started, if it cannot be."""
+    with cleared_place(name, jobs, terms, make_kit, screen) as (places, kit):
+        yield Stage(places, kit, terms)
+
+
+@contextlib.contextmanager
+def cleared_place(
+    name: str, jobs: int, terms: Terms, make_kit: Callable[[], Kit], screen: Screen
+) -> Iterator[tuple[Places, Kit]]:
+    """Yield what any stage is made of. Raises as `cleared_stage` does."""
     places = Places(name)
     check_machine(places, jobs, with_overlay=terms.with_overlay)
     with alone(places), ended_by_signals():
@@ -54,7 +63,7 @@ def cleared_stage(name: str, jobs: int, terms: Terms, make_kit: Callable[[], Kit
         check_names(places)
         with screen.waiting("looking at this machine and unpacking the runner package"):
             kit = make_kit()
-        yield Stage(places, kit, terms)
+        yield places, kit
 
 
 def perform(stage: Stage, screen: Screen, play: Callable[[Pulse], T]) -> Played[T]:

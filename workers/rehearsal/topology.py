@@ -36,6 +36,16 @@ class Plug:
     address: IPv4Address | str
 
 
+@dataclass(frozen=True)
+class Inside:
+    """A machine's place in the network behind its NAT."""
+
+    network: IPv4Network
+    gateway: IPv4Address
+    address: IPv4Address | str
+
+
+INSIDE: Final = Inside(at.PRIVATE, at.NAT_INSIDE, at.PRIVATE_HOST)
 FIXED: Final = {
     "control": (
         Plug("eth0", at.UNDERLAY, at.CONTROL_UNDERLAY),
@@ -104,17 +114,17 @@ class Topology:
         run("ip", "-n", name, "address", "add", at.with_length(plug.address, plug.network), "dev", plug.device)
         run("ip", "-n", name, "link", "set", plug.device, "up")
 
-    def hide(self, role: str, plug: Plug, port: str) -> None:
+    def hide(self, role: str, plug: Plug, port: str, inside: Inside = INSIDE) -> None:
         """Put a machine behind a NAT that has this address: it reaches everybody, and nobody can dial it."""
         outside = nat_of(role)
         self.add_namespace(outside)
         self.wire(outside, plug, port)
         nat, name = self.places.namespace(outside), self.places.namespace(role)
         run("ip", "-n", nat, "link", "add", "name", "inside", "type", "veth", "peer", "name", "eth0", "netns", name)
-        for place, device, address in ((nat, "inside", at.NAT_INSIDE), (name, "eth0", at.PRIVATE_HOST)):
-            run("ip", "-n", place, "address", "add", at.with_length(address, at.PRIVATE), "dev", device)
+        for place, device, address in ((nat, "inside", inside.gateway), (name, "eth0", inside.address)):
+            run("ip", "-n", place, "address", "add", at.with_length(address, inside.network), "dev", device)
             run("ip", "-n", place, "link", "set", device, "up")
-        run("ip", "-n", name, "route", "add", "default", "via", str(at.NAT_INSIDE))
+        run("ip", "-n", name, "route", "add", "default", "via", str(inside.gateway))
         with standing_in(nat):
             set_sysctl("net/ipv4/ip_forward", "1")
             apply_rules(NAT_RULES)

@@ -224,7 +224,8 @@ class _Said:
     def of(cls, told: Mapping[str, Any]) -> _Said:
         place = told.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
         kind, where = place.get("InstanceType"), place.get("AvailabilityZone") or place.get("SubnetId")
-        message = f"{kind} in {where}: {told.get('ErrorMessage', '')}" if kind else told.get("ErrorMessage", "")
+        pool = f"{kind} in {where}" if kind and where else kind
+        message = f"{pool}: {told.get('ErrorMessage', '')}" if pool else told.get("ErrorMessage", "")
         return cls(Answer("CreateFleet", told.get("ErrorCode", "?"), message), kind)
 
 

@@ -6,6 +6,7 @@ import argparse
 import signal
 import threading
 from datetime import timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from werkzeug.serving import make_server
@@ -24,6 +25,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--create-seconds", type=float, default=3, help="until a server is made")
     parser.add_argument("--start-seconds", type=float, default=5, help="until it is running, after that")
     parser.add_argument("--requests-per-hour", type=int, default=REQUESTS_PER_HOUR)
+    parser.add_argument("--network", type=IPv4Network, help="where servers' addresses are from, if they are to be real")
     return parser.parse_args()
 
 
@@ -31,7 +33,7 @@ def main() -> None:
     """Serve until a signal comes."""
     given = arguments()
     spans = Spans(create=timedelta(seconds=given.create_seconds), start=timedelta(seconds=given.start_seconds))
-    settings = Settings((given.token_file.read_text().strip(),), (), spans, given.requests_per_hour)
+    settings = Settings((given.token_file.read_text().strip(),), (), spans, given.requests_per_hour, given.network)
     address, _, port = given.listen.rpartition(":")
     server = make_server(address, int(port), Simulation(settings, SystemClock()).flask, threaded=True)
     for one in (signal.SIGTERM, signal.SIGINT):

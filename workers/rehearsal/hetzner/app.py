@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import IPv4Network
 from typing import Final
 
 from flask import Flask, Response, g, jsonify, request
@@ -36,6 +37,8 @@ class Settings:
     readonly_tokens: Collection[str] = field(default=(), repr=False)
     spans: Spans = field(default_factory=Spans)
     requests_per_hour: int = REQUESTS_PER_HOUR
+    network: IPv4Network | None = None
+    """Where servers' addresses are from; None: they lead nowhere."""
 
 
 class Simulation:
@@ -43,7 +46,7 @@ class Simulation:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
-        self.project = Project(clock, settings.spans)
+        self.project = Project(clock, settings.spans, settings.network)
         self.rates = RateLimit(clock, settings.requests_per_hour)
         self.faults = Faults()
         self.flask = self._application()

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import IPv4Network
 from typing import Any, Final, TypeVar
 
 from workers.ports import Clock
@@ -73,8 +74,10 @@ class Stock:
 class Project:
     """Everything in one project."""
 
-    def __init__(self, clock: Clock, spans: Spans | None = None) -> None:
+    def __init__(self, clock: Clock, spans: Spans | None = None, network: IPv4Network | None = None) -> None:
+        """`network`: where the servers' addresses are from, each given once; None: they lead nowhere."""
         self.clock, self.spans = clock, spans or Spans()
+        self._addresses = network.hosts() if network is not None else iter(())
         self.stock = Stock()
         self.lock = threading.RLock()
         self.servers: dict[int, Server] = {}
@@ -124,6 +127,7 @@ class Project:
             order.firewalls,
             order.has_ipv4,
             order.has_ipv6,
+            ipv4=next(self._addresses, None) if order.has_ipv4 else None,
         )
         self.servers[server.id] = server
         for number in order.volumes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from http import HTTPStatus
+from ipaddress import IPv4Address
 from typing import Any, Final
 
 Json = dict[str, Any]
@@ -164,6 +165,8 @@ class Server:
     is_locked: bool = False
     deleted_at: datetime | None = None
     """It is billed until then, whatever its status."""
+    ipv4: IPv4Address | None = None
+    """None: one that leads nowhere."""
 
     @property
     def number(self) -> int:

@@ -10,6 +10,7 @@ from workers.rehearsal.hetzner.faults import Fault, FaultKind, Faults
 from workers.rehearsal.hetzner.project import Project
 from workers.rehearsal.hetzner.rates import RateLimit
 from workers.rehearsal.hetzner.records import ApiError, Json, Server
+from workers.rehearsal.hetzner.views import address_of
 
 Answer = Json | tuple[Json, int]
 NOTHING: Answer = {}, HTTPStatus.NO_CONTENT
@@ -82,6 +83,9 @@ class Rehearsing:
                     "type": server.type.name,
                     "location": server.location.name,
                     "is_left": server.deleted_at is None,
+                    "id": server.id,
+                    "status": server.status.value,
+                    "address": str(address_of(server)),
                     "user_data": server.user_data,
                     "hours": hours,
                     "cost": cost,

@@ -189,7 +189,7 @@ def _progress(one: Action, now: datetime) -> int:
 
 
 def _public_net(one: Server) -> Json:
-    ipv4, ipv6 = FIRST_IPV4 + one.number, FIRST_IPV6 + (one.number << 64)
+    ipv4, ipv6 = address_of(one), FIRST_IPV6 + (one.number << 64)
     name = f"static.{one.number}.clients.example"
     return {
         "ipv4": {"id": one.id, "ip": str(ipv4), "blocked": False, "dns_ptr": name} if one.has_ipv4 else None,
@@ -197,6 +197,11 @@ def _public_net(one: Server) -> Json:
         "floating_ips": [],
         "firewalls": [{"id": number, "status": "applied"} for number in one.firewalls],
     }
+
+
+def address_of(one: Server) -> IPv4Address:
+    """Return the address at which a server is reached, if it has one."""
+    return one.ipv4 or FIRST_IPV4 + one.number
 
 
 def _price(location: str, hour: str) -> Json:

@@ -4,7 +4,7 @@
 
 moto 5.2 makes instances of an instant fleet, with their tags and user data, and takes no notice of a template's
 metadata options, processors, network interfaces, disks and profile. So what is asked for is kept here, and tests look
-at that.
+at that. What moto answers without meaning it, spot prices for example, is answered by whoever was named for it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 from wsgiref.types import StartResponse, WSGIEnvironment
 from xml.sax.saxutils import escape
 
 import httpx
 from werkzeug import Request, Response
 
-XMLNS = "http://ec2.amazonaws.com/doc/2016-11-15/"
-DELAY_LIMIT_S = 20.0
+XMLNS: Final = "http://ec2.amazonaws.com/doc/2016-11-15/"
+DELAY_LIMIT_S: Final = 20.0
+FORWARD_LIMIT_S: Final = 30.0
+# They belong to one connection, or are made anew for the answer.
+OF_THE_WIRE: Final = frozenset(
+    {"connection", "content-encoding", "content-length", "date", "server", "transfer-encoding"}
+)
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,20 @@ class Says:
 
 
 Fault = Refuses | Sells | LosesAnswer | Hangs | Hides | Says
+Answers = Mapping[str, Callable[[Mapping[str, str]], Says]]
+"""Call -> what is said to its form instead of moto's own answer."""
 
 
 class Faults:
     """A WSGI application in front of moto's server."""
 
-    def __init__(self, moto: str) -> None:
-        self._moto = moto
+    def __init__(self, moto: str, answers: Answers | None = None) -> None:
+        self._moto, self._answers = moto, answers or {}
         self._planted: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self._answered: dict[str, tuple[Mapping[str, str], bytes]] = {}
         self.calls: list[Mapping[str, str]] = []
+        self.counted = Counter[str]()
+        """How often each call was made, whatever it speaks."""
 
     def forget(self) -> None:
         """Begin another test: nothing is planted, and nothing was asked."""
@@ -85,6 +95,7 @@ class Faults:
         self.calls.clear()
 
     def plant(self, call: str, *faults: Fault) -> None:
+        """Let these befall the next calls of this name, one each."""
         self._planted[call].extend(faults)
 
     def asked(self, call: str) -> list[Mapping[str, str]]:
@@ -96,8 +107,11 @@ class Faults:
         body, form = request.get_data(cache=True), request.form.to_dict()
         call = form.get("Action") or request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         self.calls.append(form)
+        self.counted[call] += 1
         planted = self._planted[call]
         fault = planted.popleft() if planted else None
+        if fault is None and call in self._answers:
+            fault = self._answers[call](form)
         if isinstance(fault, Refuses) and "X-Amz-Target" in request.headers:  # a service that speaks JSON
             words = json.dumps({"__type": fault.code, "message": fault.message})
             fault = Says(words, "application/x-amz-json-1.1", fault.status)
@@ -148,9 +162,15 @@ class Faults:
     def _forward(self, request: Request, body: bytes) -> Response:
         kept = {key: value for key, value in request.headers.items() if key.lower() != "content-length"}
         told = httpx.request(
-            request.method, f"{self._moto}{request.full_path}", content=body, headers=kept, timeout=30, trust_env=False
+            request.method,
+            f"{self._moto}{request.full_path}",
+            content=body,
+            headers=kept,
+            timeout=FORWARD_LIMIT_S,
+            trust_env=False,
         )
-        return Response(told.content, told.status_code, content_type=told.headers.get("content-type"))
+        headers = [(key, value) for key, value in told.headers.multi_items() if key.lower() not in OF_THE_WIRE]
+        return Response(told.content, told.status_code, headers=headers)
 
 
 def _error(code: str, message: str) -> str:
