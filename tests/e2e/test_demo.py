@@ -106,6 +106,32 @@ def check_survived(report: dict[str, Any]) -> None:
     assert stages == sorted(stages)
 
 
+def test_a_job_moves_from_aws_to_hetzner_and_says_what_it_cost(places: Places, tmp_path: Path) -> None:
+    demo = Demo(places, tmp_path / "demo.log", "clouds", "--json", str(tmp_path / "report.json"), "--tests", FEWER)
+    try:
+        status = demo.child.wait(STORY_LIMIT_S)
+    finally:
+        demo.end()
+    assert status == 0, demo.said
+    report = json.loads((tmp_path / "report.json").read_text())
+    check_survived(report)
+    (move,) = report["jobs"][0]["migrations"]
+    clouds = report["clouds"]
+    source, target = (clouds["hosts"][move[side]] for side in ("source", "target"))
+    assert [(one["cloud"], one["terms"]) for one in (source, target)] == [("aws", "spot"), ("hetzner", "on-demand")]
+    assert len(clouds["refused"]) == 2
+    assert all("InsufficientInstanceCapacity" in one for one in clouds["refused"])
+    assert clouds["events_taken"] == 1
+    assert clouds["notices"], "whichever way was first"
+    job = clouds["job"]
+    assert job["on"] == [move["source"], move["target"]]
+    assert 0 < job["usd"] < job["on_demand_usd"] < job["github_usd"]
+    stages = list(clouds["since_notice_s"].values())
+    assert len(stages) == 9
+    assert stages == sorted(stages)
+    assert clouds["since_notice_s"]["committed"] < 120
+
+
 def test_ctrl_c_ends_everything(places: Places, tmp_path: Path) -> None:
     demo = Demo(places, tmp_path / "demo.log")
     demo.wait_up()

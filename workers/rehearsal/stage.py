@@ -97,6 +97,9 @@ class Kit:
 class Stage:
     """The machinery of one rehearsal."""
 
+    sellers = "spot market"
+    """Where hosts come from, in words."""
+
     def __init__(self, places: Places, kit: Kit, terms: Terms) -> None:
         self.places = places
         self.kit = kit

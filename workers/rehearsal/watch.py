@@ -45,11 +45,11 @@ class Watch:
         with screen.waiting("laying the network") as bar:
             stage.places.state.mkdir(parents=True, exist_ok=True)
             stage.lay_network(with_window=with_window)
-            bar.show("opening the internet: GitHub, git, echo, the spot market")
+            bar.show(f"opening the internet: GitHub, git, echo, {stage.sellers}")
             stage.open_internet()
             bar.show("starting redis, relay, serve, worker")
             stage.start_service()
-            screen.line("control plane, relay, spot market and GitHub simulator are up")
+            screen.line(f"control plane, relay, {stage.sellers} and GitHub simulator are up")
             self.follower = Follower(stage.store)
             self._wait_hosts(hosts, bar)
 

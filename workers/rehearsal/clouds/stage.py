@@ -31,6 +31,8 @@ MOTO: Final = "moto.server"
 class CloudStage(Stage):
     """The machinery of one rehearsal that rents at AWS and at Hetzner."""
 
+    sellers = "AWS, Hetzner"
+
     def lay_network(self, *, with_window: bool) -> None:
         super().lay_network(with_window=with_window)
         Topology(self.places, self.journal).wire("internet", Plug("eth1", at.UNDERLAY, at.CLOUDS))
