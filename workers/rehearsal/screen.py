@@ -95,14 +95,14 @@ class Screen:
     def _clouds(self, clouds: Json) -> None:
         """Write what was rented, what the job cost, and when each stage after the notice was reached."""
         hosts = Table(show_edge=False, pad_edge=False)
-        for column in ("host", "cloud", "machine", "an hour", "on demand", "rented", "billed"):
-            hosts.add_column(
-                column, justify="right" if column in {"an hour", "on demand", "rented", "billed"} else "left"
-            )
+        for column in ("host", "machine"):
+            hosts.add_column(column, no_wrap=True)
+        for column in ("an hour", "on demand", "rented", "billed"):
+            hosts.add_column(column, justify="right")
         for name, one in clouds["hosts"].items():
-            machine = f"{one['type']} in {one['zone']}, {one['terms']}"
             prices = (f"${one['usd_per_hour']:.4f}", f"${one['on_demand_usd_per_hour']:.4f}")
-            hosts.add_row(name, one["cloud"], machine, *prices, f"{one['rented_s']:.0f} s", f"${one['billed_usd']:.4f}")
+            spans = (f"{one['rented_s']:.0f} s", f"${one['billed_usd']:.4f}")
+            hosts.add_row(name, f"{one['cloud']} {one['type']}", *prices, *spans)
         job = clouds["job"]
         costs = Table(show_edge=False, pad_edge=False, show_header=False)
         costs.add_row("the job's part of its hosts", f"${job['usd']:.5f}", f"{job['seconds']:.0f} s")
