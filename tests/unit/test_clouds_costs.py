@@ -30,6 +30,10 @@ def host(name: HostId, cloud: str, machine: Machine) -> Host:
     return Host(name, cloud, HostState.READY, at, SPEC, instance_id=f"of-{name}", machine=machine)
 
 
+def taken_back(one: Host, after_s: float) -> Host:
+    return replace(one, deadline_at=datetime.fromtimestamp(BEGIN + after_s, UTC))
+
+
 EVENTS = (
     event(Happening.HOST_LAUNCHED, -40, SOURCE),
     event(Happening.HOST_NOTICE, 36, SOURCE),
@@ -50,7 +54,7 @@ def rented(events: Sequence[Event] = EVENTS) -> Rented:
     hetzner = Machine("eu-central", "nbg1", "ccx43", "on-demand", usd_per_hour=0.2)
     return Rented(
         shape=Shape(vcpus=1, memory_mib=1024, disk_mib=4096),
-        hosts={SOURCE: host(SOURCE, "aws", aws), TARGET: host(TARGET, "hetzner", hetzner)},
+        hosts={SOURCE: taken_back(host(SOURCE, "aws", aws), 156), TARGET: host(TARGET, "hetzner", hetzner)},
         events=events,
         stays=((SOURCE, BEGIN), (TARGET, BEGIN + 72)),
         ended_at=BEGIN + 144,
@@ -81,7 +85,7 @@ def test_hosts_are_billed_as_their_clouds_count() -> None:
     assert hosts[SOURCE]["rented_s"] == 120.0
     assert hosts[SOURCE]["billed_usd"] == pytest.approx(0.16 * 120 / 3600, abs=1e-4), "given back before its deadline"
     assert (hosts[TARGET]["rented_s"], hosts[TARGET]["billed_usd"]) == (162.0, 0.2), "an hour was begun"
-    source = replace(seen.hosts[SOURCE], deadline_at=datetime.fromtimestamp(BEGIN + 80, UTC))
+    source = taken_back(seen.hosts[SOURCE], 80)
     taken = bill(replace(seen, hosts={**seen.hosts, SOURCE: source}))["hosts"][SOURCE]
     assert taken["billed_usd"] == 0.0, "EC2 has ended it in its first hour"
 
