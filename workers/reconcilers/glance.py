@@ -1,6 +1,6 @@
 """The rows that placing decides from: read once for many jobs, and kept up with what was decided from them.
 
-A row may be a tenth of a second old, and what another process does is not seen before the next read. That is enough,
+A row may be a quarter of a second old, and what another process does is not seen before the next read. That is enough,
 since a decision is written only if what it was decided on still stands; after one that did not, all is read anew.
 """
 
@@ -20,7 +20,7 @@ from workers.ports import Clock, Store
 from workers.reconcilers.capacity import Buyer
 
 # Hundreds of jobs that are queued at once would each read hundreds of rows.
-AGE_MAX: Final = timedelta(milliseconds=100)
+AGE_MAX: Final = timedelta(milliseconds=250)
 
 
 @dataclass
@@ -46,7 +46,8 @@ class Glance:
             last, now = self._last, self._clock.now()
             if last is None or last is outdated or not timedelta() <= now - last.read_at < AGE_MAX:
                 jobs, fleet = self._store.jobs.open(), self._buyer.fleet()
-                last = self._last = Rows(now, {job.id: job for job in jobs}, fleet)
+                # Reading takes long where there is much to be read and others work, too: they, who wait, can use it then.
+                last = self._last = Rows(self._clock.now(), {job.id: job for job in jobs}, fleet)
             return last
 
     def balance(self, rows: Rows, job: Job) -> Balance:

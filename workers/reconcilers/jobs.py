@@ -328,6 +328,8 @@ class Jobs:
             return
         queued = replace(job, state=JOB.move(job.state, JobState.QUEUED), runner_id=None)
         lease.write(queued, self._event(Happening.JOB_REQUEUED, job, because=because))
+        if runner is not None and runner.job_id != job.id:
+            self._placing.lost(job)
 
     def _runner(self, job: Job) -> Runner | None:
         return self._store.runners.get(job.runner_id) if job.runner_id else None

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Final
 
-from workers.domain.errors import NoRoom
+from workers.domain.errors import NoRoom, TryLater
 from workers.domain.events import Event, Happening
 from workers.domain.job import JOB, Job, JobState
-from workers.domain.names import HostId, RunnerId, runner_id
+from workers.domain.names import HostId, JobId, RunnerId, runner_id
 from workers.domain.pools import Terms
 from workers.domain.runner import Runner
 from workers.planning.placement import made_for, runner_for
@@ -22,6 +23,9 @@ from workers.reconcilers.glance import Glance, Rows
 
 # Somebody else may take a number, a runner or the last room between our look and our write.
 PLACING_TRIES: Final = 3
+# Where GitHub deals many runners to many jobs at once, each is heard by itself: for a moment it looks as if a job had
+# lost its own and no other were free, until what the next delivery says is written down, too.
+DEALING: Final = timedelta(seconds=1)
 
 
 class Placing:
@@ -41,9 +45,13 @@ class Placing:
         self._hold_limit_s, self._token = hold_limit_s, token
         self._turn = threading.RLock()
         self._glance = Glance(store, buyer, clock)
+        self._lost_at: dict[JobId, datetime] = {}  # forgotten at a restart, which costs a runner too many at most
 
     def serve(self, lease: Lease[Job], terms: Terms) -> None:
-        """Give a job that waits what it is to get now; what is missing for it is bought."""
+        """Give a job that waits what it is to get now; what is missing for it is bought.
+
+        Raises `TryLater` if that is not known yet, because its runner has just been given to another job.
+        """
         # Two that look at the same time would both want the last place of their repository, and one look in vain.
         with nullcontext() if self._buyer.quota(lease.row, terms) is None else self._turn:
             self._serve(lease, terms)
@@ -56,6 +64,7 @@ class Placing:
             if (known := balance.counted.get(job.id)) is not None:
                 runner = self._adopt(lease, next(one for one in rows.fleet.runners if one.id == known))
             elif any(one.id == job.id for one in balance.missing):
+                self._await_dealing(job)
                 candidates = self._buyer.candidates(rows.fleet, terms)
                 if not candidates:
                     self._buyer.buy(rows.fleet, balance, rows.read_at)
@@ -69,6 +78,18 @@ class Placing:
             if runner is not None:
                 self._glance.noted(lease.row, runner)
                 return
+
+    def lost(self, job: Job) -> None:
+        """Hear that its runner was given to another job."""
+        now = self._clock.now()
+        self._lost_at = {one: at for one, at in self._lost_at.items() if now - at < DEALING} | {job.id: now}
+
+    def _await_dealing(self, job: Job) -> None:
+        at = self._lost_at.get(job.id)
+        if at is not None and timedelta() <= self._clock.now() - at < DEALING:
+            raise TryLater(
+                f"job {job.id} has just lost its runner; whether another is free is known soon", at + DEALING
+            )
 
     def noted(self, job: Job, runner: Runner) -> None:
         """Hear that this job has this runner now."""
