@@ -165,6 +165,7 @@ def test_a_machine_at_hetzner_has_the_address_that_its_api_tells_and_ends_when_i
     (address,) = made.machine.addresses
     with standing_in(clouds.places.namespace(host)), socket.socket() as own:
         own.bind((address, 0))  # as nobody else can
+    assert accepts(clouds.places.namespace(host), str(at.CLOUDS), at.AWS_PORT), "it is an address of this network"
     with standing_in(clouds.places.namespace("control")), closing(clouds.hetzner()) as cloud:
         cloud.terminate(host)
     clouds.wait(lambda: clouds.is_gone(host))
