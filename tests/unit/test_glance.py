@@ -12,6 +12,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.hints import LossyHints
 from tests.fakes.store import MemoryStore
 from tests.unit.planning.rows import NOW, SMALL, SPEC, a_host, a_job, a_runner
+from workers.domain.errors import TryLater
 from workers.domain.host import HostState
 from workers.domain.job import Job, JobState
 from workers.domain.labels import Interrupt
@@ -22,7 +23,7 @@ from workers.domain.runner import RunnerState
 from workers.planning.capacity import CapacityPolicy
 from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.glance import AGE_MAX, Glance
-from workers.reconcilers.placing import Placing
+from workers.reconcilers.placing import DEALING, Placing
 
 TERMS = Terms("ci", PackageDigest("sha256:00"), "debian-12", SMALL, GuestNetwork.NAT, Interrupt.MOVE)
 
@@ -102,3 +103,21 @@ def test_a_runner_that_was_counted_on_from_old_rows_is_not_taken_from_its_job(of
         lease.write(replace(lease.row, job_id=glance_at.id, state=RunnerState.BUSY))
     placed = office.serve(glance_at)
     assert placed.runner_id not in {None, spare.id}
+
+
+def test_who_has_just_lost_his_runner_is_made_none_for_a_moment_but_takes_one_that_is_free(office: Office) -> None:
+    job = office.queued(1)
+    office.placing.lost(job)
+    with pytest.raises(TryLater) as later:
+        office.serve(job)
+    assert later.value.at == office.clock.now() + DEALING
+    office.store.runners.add(replace(a_runner("spare", state=RunnerState.IDLE, job=9), pool=TERMS.pool))
+    office.clock.move(AGE_MAX)
+    assert office.serve(job).runner_id == "spare"
+
+
+def test_after_that_moment_he_gets_a_new_one(office: Office) -> None:
+    job = office.queued(1)
+    office.placing.lost(job)
+    office.clock.move(DEALING)
+    assert office.serve(job).state is JobState.PLACED

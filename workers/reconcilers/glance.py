@@ -46,7 +46,7 @@ class Glance:
             last, now = self._last, self._clock.now()
             if last is None or last is outdated or not timedelta() <= now - last.read_at < AGE_MAX:
                 jobs, fleet = self._store.jobs.open(), self._buyer.fleet()
-                # Reading takes long where there is much to be read and others work, too: they, who wait, can use it then.
+                # Reading takes long where there is much and others work, too; they wait for it, and then can use it.
                 last = self._last = Rows(self._clock.now(), {job.id: job for job in jobs}, fleet)
             return last
 
