@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -30,7 +31,10 @@ from workers.domain.messages import GuestRunnerState, Load, MonitorState, Runner
 from workers.domain.migration import LINE_FIGURE, LineSeen, MigrationPhase
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.runner import Level, RunnerState
+from workers.store.connection import Database
 from workers.store.repository import SqlStore, open_store
+
+PASSWORD = "s3cret"
 
 
 def rows(store: WholeStore) -> list[tuple[Any, Any]]:
@@ -307,6 +311,19 @@ class TestErrors:
     def test_a_url_that_means_nothing_is_bad_input(self, url: str, clock: ManualClock) -> None:
         with pytest.raises(BadInput, match="database_url"):
             open_store(url, clock)
+
+    @pytest.mark.parametrize("port", [PASSWORD, "", f":{PASSWORD}", f"5432{PASSWORD}", "0x1"])
+    def test_a_port_that_is_no_number_is_bad_input_and_not_shown(self, port: str) -> None:
+        with pytest.raises(BadInput, match="database_url") as refused:
+            Database(f"postgresql+psycopg://user:{PASSWORD}@host:{port}x/name")
+        assert PASSWORD not in "".join(traceback.format_exception(refused.value))
+
+    def test_a_password_is_not_shown_wherever_it_stands(self) -> None:
+        store = Database(f"postgresql+psycopg://user:{PASSWORD}@127.0.0.1:1/name?password={PASSWORD}")
+        told = r"postgresql\+psycopg://user:\*+@127.0.0.1:1/name does not"
+        with pytest.raises(Unreachable, match=told) as refused, store.reading():
+            pass
+        assert PASSWORD not in str(refused.value)
 
     def test_readers_do_not_wait_for_a_writer(self, sql_store: SqlStore) -> None:
         with sql_store._database.writing() as connection:

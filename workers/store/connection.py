@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine, Insert, NullPool, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Insert, NullPool, Table, create_engine, event, make_url
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import (
     ArgumentError,
@@ -49,6 +49,8 @@ PRAGMAS: Final = (
     "cache_size=-65536",
 )
 
+REMEDY: Final = "write sqlite:////path/file or postgresql+psycopg://user@host/name"
+
 
 class Database:
     """One database; each block is one transaction, undone if the block raises.
@@ -60,9 +62,9 @@ class Database:
         try:
             self.engine = _engine(url, pooled=pooled)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
-            raise BadInput(
-                f"database_url cannot be used ({error}); write sqlite:////path/file or postgresql+psycopg://user@host/name"
-            ) from error
+            raise BadInput(f"database_url cannot be used ({error}); {REMEDY}") from error
+        except ValueError:
+            raise BadInput(f"database_url cannot be used (what stands for its port is no number); {REMEDY}") from None
         self._reads = self.engine.execution_options(reads_only=True)
         self._notes = self.engine.execution_options(is_missed_by_nobody=True)
 
@@ -102,12 +104,17 @@ class Database:
             yield
         except (OperationalError, InterfaceError, PoolExhausted) as error:
             raise Unreachable(
-                f"the store {self.engine.url!r} does not answer ({_cause(error)}); is it running and writable?"
+                f"the store {_shown(self.engine.url)} does not answer ({_cause(error)}); is it running and writable?"
             ) from error
         except StatementError as error:
             if isinstance(error.orig, SpotError):  # our own word about a value, wrapped by SQLAlchemy
                 raise error.orig from error
             raise
+
+
+def _shown(url: URL) -> str:
+    """Return a URL that may be told: its options may hold a password as well as its place for one."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _cause(error: Exception) -> str:
