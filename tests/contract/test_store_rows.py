@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from tests.contract.store_rows import (
     CLASS,
@@ -280,26 +280,6 @@ class TestTimeline:
         sql_store.record(*entries)
         assert sql_store.timeline_of(HostId("a")) == [entries[0], entries[3]]
         assert sql_store.timeline_of(HostId("c")) == []
-
-    def test_an_index_finds_those_of_one_host_in_their_order(self, sql_store: SqlStore) -> None:
-        engine, asked = sql_store._database.engine, list[tuple[str, Any]]()
-
-        def hear(_connection: object, _cursor: object, statement: str, told: object, *_: object) -> None:
-            asked.append((statement, told))
-
-        event.listen(engine, "before_cursor_execute", hear)
-        sql_store.timeline_of(HostId("a"))
-        event.remove(engine, "before_cursor_execute", hear)
-        ((statement, told),) = ((said, told) for said, told in asked if "FROM events" in said)
-        with engine.connect() as connection:
-            if sql_store._database.is_postgresql:
-                connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # it reads what is short as a whole
-                connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
-            explain = "EXPLAIN " if sql_store._database.is_postgresql else "EXPLAIN QUERY PLAN "
-            plan = str(connection.exec_driver_sql(explain + statement, told).all())
-        assert "ix_events_host_id" in plan
-        assert "Sort" not in plan
-        assert "TEMP B-TREE" not in plan
 
 
 class TestErrors:

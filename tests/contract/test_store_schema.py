@@ -80,7 +80,7 @@ class TestUpgrade:
             connection.execute(text("""UPDATE hosts SET host_class = '{"acceleration": "tcg", "machine": "pc"}'"""))
             for table in ("stations", "installations", "remarks", "breakers", "catalogues"):
                 connection.execute(text(f"DROP TABLE {table}"))
-            for index in ("ix_jobs_run_id", "ix_events_host_id"):
+            for index in ("ix_jobs_run_id", "ix_events_host_id", "ix_reports_runner_id"):
                 connection.execute(text(f"DROP INDEX {index}"))
             for column in COLUMNS_SINCE:
                 connection.execute(text("ALTER TABLE {} DROP COLUMN {}".format(*column.split("."))))
@@ -100,7 +100,8 @@ class TestUpgrade:
         engine = create_engine(store_url)
         with engine.begin() as connection:
             connection.execute(text("DROP TABLE catalogues"))
-            connection.execute(text("DROP INDEX ix_events_host_id"))
+            for index in ("ix_events_host_id", "ix_reports_runner_id"):
+                connection.execute(text(f"DROP INDEX {index}"))
             connection.execute(text("UPDATE alembic_version SET version_num = '0014'"))
         engine.dispose()
         with closing(open_store(store_url, clock)) as opened:

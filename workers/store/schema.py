@@ -250,6 +250,8 @@ reports: Final = Table(
     Column("load", Json),
     Column("hold", Json),
     Column("seen_at", Moment),
+    # A host tells of its runners by the key; what former hosts have told of one is asked for by the runner.
+    Index("ix_reports_runner_id", "runner_id"),
 )
 
 holds: Final = Table(
