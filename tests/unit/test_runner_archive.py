@@ -230,6 +230,20 @@ def test_an_archive_is_fetched_pinned_and_kept(
     assert _sha256(obtained(recipe, tmp_path, None)) == _sha256(kept) == recipe.pin.sha256
 
 
+def test_a_place_that_gives_another_archive_than_the_pinned_one_is_not_believed(
+    served: ThreadingHTTPServer, recipe_file: Path, tmp_path: Path
+) -> None:
+    write_pin(recipe_file, Pin("2.999.1", RELEASED, "c" * 64))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    for _ in range(2):  # and what came the first time is not taken for it the second time
+        with pytest.raises(BadInput, match=f"pinned is {'c' * 64} of version 2.999.1"):
+            obtained(read_recipe(recipe_file), cache, None)
+
+    assert not list(cache.glob("archive-*"))
+
+
 def test_a_version_that_is_not_there_is_said_so(served: ThreadingHTTPServer, recipe_file: Path) -> None:
     with pytest.raises(BadInput, match="answered 404; is there such a release"):
         read_pin(read_recipe(recipe_file), None, "2.1.0", RELEASED, TODAY)
