@@ -51,6 +51,9 @@ def test_what_is_no_usable_image_is_refused_in_one_sentence(tmp_path: Path) -> N
         write_layout(tmp_path / "no-shell", without_shell): "it has no /bin/sh, so no step of a job could run",
         write_layout(tmp_path / "arm", architecture="arm64"): "it is for linux/arm64; guests are linux/amd64 so far",
         write_layout(tmp_path / "loop", without_shell, {"bin/sh": "sh"}): "it has no /bin/sh",
+        write_layout(
+            tmp_path / "zero", environment=["A=b", "TOKEN=s3\0cret"]
+        ): "its variable 'TOKEN' holds a zero byte",
         empty: "the folder is no OCI layout",
         broken: "no image (could be read there|that could be read)",
     }
@@ -59,6 +62,7 @@ def test_what_is_no_usable_image_is_refused_in_one_sentence(tmp_path: Path) -> N
         with pytest.raises(BadInput, match=says) as told:
             _unpacked(source, tmp_path / f"work-{number}")
         assert "\n" not in str(told.value)
+        assert "cret" not in str(told.value), "a variable may be a secret"
 
 
 def test_a_name_that_no_registry_answers_is_refused(tmp_path: Path) -> None:
@@ -142,6 +146,24 @@ def test_a_grafted_image_has_the_runner_its_user_and_its_surroundings(
     told = json.loads((root / "opt/spot-runner/runner.json").read_text())
     assert told["environment"] == {"PATH": "/usr/local/go/bin:/usr/bin:/bin", "GOPATH": "/go"}
     assert (root / "lib/modules/6.1.0/modules.dep").exists()
+
+
+def test_an_image_whose_files_are_odd_gets_the_runner_all_the_same(debian: Path, tmp_path: Path) -> None:
+    """Links that lead nowhere, entries of NIS, comments, and names in no UTF-8; its links are never this machine's."""
+    passwd = "# of ours\n\nroot:x:0:0:r\u00f6\u00f6t:/root:/bin/sh\n+::::::\nrunner:x:none:none::/:/bin/sh\n"
+    files = {name: text for name, text in DISTRIBUTION.items() if name != "etc/passwd"} | {"usr/etc/passwd": passwd}
+    links = {"etc/passwd": "/usr/etc/passwd", "tmp": "/private/tmp", "var": "data/var"}
+    _, root = _unpacked(write_layout(tmp_path / "image", files, links), tmp_path / "work")
+    (root / "usr/etc/passwd").write_bytes(passwd.encode("latin-1"))
+
+    graft(debian, root, {})
+
+    lines = (root / "etc/passwd").read_bytes().splitlines()
+    assert lines[: passwd.count("\n")] == passwd.encode("latin-1").splitlines()
+    assert lines[-1].startswith(b"runner:x:1002:1002:")
+    assert (root / "home/runner").stat().st_uid == 1002
+    assert (root / "tmp").is_dir()
+    assert (root / "var").is_dir()
 
 
 def test_an_image_with_systemd_keeps_it(debian: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def write_layout(
     files: Mapping[str, str] = DISTRIBUTION,
     links: Mapping[str, str] | None = None,
     architecture: str = "amd64",
+    environment: Sequence[str] = ("PATH=/usr/local/go/bin:/usr/bin:/bin", "GOPATH=/go"),
 ) -> Path:
     """Write a layout with one image of these files and symbolic links."""
     (folder / "blobs/sha256").mkdir(parents=True)
@@ -31,7 +32,7 @@ def write_layout(
     config = {
         "architecture": architecture,
         "os": "linux",
-        "config": {"Env": ["PATH=/usr/local/go/bin:/usr/bin:/bin", "GOPATH=/go"]},
+        "config": {"Env": list(environment)},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         "history": [{"created_by": "by hand"}],
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from workers.domain.errors import BadInput
-from workers.host.guest_files import OURS, USER, give, user_of
+from workers.host.guest_files import OURS, USER, entries, give, user_of
 from workers.host.programs import run
 from workers.host.roots import free_place, inside
 
@@ -42,7 +42,8 @@ def graft(debian: Path, root: Path, environment: Mapping[str, str]) -> None:
     `environment` is what the image's containers have; the runner program has it, too.
     """
     for name in ("dev", "proc", "sys", "run", "tmp", "var"):
-        (root / name).mkdir(exist_ok=True)
+        if inside(root, name) is None:
+            free_place(root, Path(name)).mkdir()
     _add_modules(debian, root)
     _copy(debian / OURS, free_place(root, Path(OURS)))
     _add_runtime(debian, root)
@@ -122,17 +123,16 @@ def _add_user(debian: Path, root: Path) -> None:
 def _free_id(root: Path) -> int:
     taken: set[int] = set()
     for name in ("etc/passwd", "etc/group"):
-        if (path := inside(root, name)) is not None:
-            taken |= {int(line.split(":")[2]) for line in path.read_text().splitlines() if line.count(":") > 1}
+        taken |= {int(number) for _, _, number, *_ in entries(root, name) if number.isdecimal()}
     return next(one for one in range(FIRST_USER, 60_000) if one not in taken)
 
 
 def _append(root: Path, name: str, line: str) -> None:
     path = inside(root, name)
-    before = "" if path is None else path.read_text()
+    before = "" if path is None else path.read_text(errors="surrogateescape")
     mode = 0o644 if path is None else path.stat().st_mode & 0o777
     written = free_place(root, Path(name))
-    written.write_text(f"{before.rstrip()}\n{line}".lstrip())
+    written.write_text(f"{before.rstrip()}\n{line}".lstrip(), errors="surrogateescape")
     written.chmod(mode)
 
 

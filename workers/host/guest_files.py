@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +13,13 @@ from workers.domain.errors import BadInput
 from workers.host.archive import unpack
 from workers.host.programs import run
 from workers.host.recipe import Recipe
+from workers.host.roots import inside
 
 AGENT: Final = "guest_agent"
 OURS: Final = "opt/spot-runner"
 USER: Final = "runner"
+# An entry of /etc/group has as many, one of /etc/passwd more.
+FIELDS_MIN: Final = 4
 
 
 def source_names(recipe: Recipe) -> tuple[str, ...]:
@@ -43,11 +47,17 @@ def add_programs(recipe: Recipe, root: Path, program: Path | None) -> None:
         give(unpack(program, root), *user_of(root))
 
 
+def entries(root: Path, name: str) -> Iterator[list[str]]:
+    """Yield the fields of each entry of a file like /etc/passwd; what else stands there is no entry (passwd(5))."""
+    path = inside(root, name)
+    lines = path.read_text(errors="surrogateescape").splitlines() if path is not None else ()
+    yield from (fields for line in lines if len(fields := line.split(":")) >= FIELDS_MIN)
+
+
 def user_of(root: Path) -> tuple[int, int]:
     """Return the ids of the runner's user in a root. Raises `BadInput` if it has none."""
-    for line in (root / "etc/passwd").read_text().splitlines():
-        name, _, uid, gid, *_ = line.split(":")
-        if name == USER:
+    for name, _, uid, gid, *_ in entries(root, "etc/passwd"):
+        if name == USER and uid.isdecimal() and gid.isdecimal():
             return int(uid), int(gid)
     raise BadInput(f"the root file system has no user {USER!r}; rootfs/customize.sh makes it")
 

@@ -75,7 +75,7 @@ def fetch_image(source: str, layout: Path) -> Image:
         ) from error
     if (built_for := (config.get("os"), config.get("architecture"))) != ("linux", ARCHITECTURE):
         raise BadInput(f"{source}: it is for {built_for[0]}/{built_for[1]}; guests are linux/{ARCHITECTURE} so far")
-    return Image(source, layout, digest, _environment(config))
+    return Image(source, layout, digest, tuple(_environment(source, config)))
 
 
 def _place(source: str) -> str:
@@ -92,9 +92,15 @@ def _last_words(error: Unfit) -> str:
     return (told[-1] if told else str(error).partition(": ")[2])[:300].replace("\\", "")
 
 
-def _environment(config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    told = (one.partition("=") for one in (config.get("config") or {}).get("Env") or ())
-    return tuple((name, value) for name, _, value in told if name)
+def _environment(source: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for one in (config.get("config") or {}).get("Env") or ():
+        name, _, value = str(one).partition("=")
+        if "\0" in str(one):
+            raise BadInput(
+                f"{source}: its variable {name!r:.60} holds a zero byte, and no program takes one; remove it"
+            )
+        if name:
+            yield name, value
 
 
 def _manifest(layout: Path) -> dict[str, Any]:
