@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from guest_agent.runner import CONFIGURATION, SECRET, Program, Runner
+from guest_agent.runner import CONFIGURATION, SECRET, USER, Program, Runner
 
 SHOWS = "import json, os, sys; json.dump([dict(os.environ), sys.argv], open('shown', 'w'))"
 LIMIT_S = 60.0
@@ -45,6 +45,15 @@ def test_the_program_has_its_image_s_surroundings_and_its_own_home(tmp_path: Pat
 
     assert (environment["PATH"], environment["GOPATH"]) == ("/usr/local/go/bin:/usr/bin", "/go")
     assert environment["HOME"] == str(tmp_path)
+
+
+def test_what_an_image_says_in_the_secret_s_place_is_not_handed_over(tmp_path: Path) -> None:
+    image = ((SECRET, "of the image"), ("USER", "root"), ("LOGNAME", "root"))
+    program = Program((sys.executable, "-c", SHOWS), tmp_path, user=None, environment=image)
+
+    environment, _ = _shown(program, tmp_path)
+
+    assert (environment[SECRET], environment["USER"], environment["LOGNAME"]) == ("c2VjcmV0", USER, USER)
 
 
 def test_a_warm_up_has_no_secret_and_its_failure_is_none_of_ours(tmp_path: Path) -> None:
