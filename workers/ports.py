@@ -110,6 +110,9 @@ class Store(Protocol):
     def jobs_with_unseen_facts(self) -> Sequence[JobId]:
         """Return the jobs that have facts which `mark_seen` has not named."""
 
+    def has_unseen_facts(self, job_id: JobId) -> bool:
+        """Say whether this job is one of them."""
+
     def mark_seen(self, facts: Iterable[JobFact]) -> None:
         """Say that these facts are in the job's row now."""
 

@@ -105,6 +105,7 @@ class TestDeliveries:
         assert store.jobs_with_unseen_facts() == [7]
         store.mark_seen([])
         assert store.jobs_with_unseen_facts() == [7]
+        assert [store.has_unseen_facts(JobId(number)) for number in (7, 9, 8)] == [True, False, False]
 
 
 class TestTokens:

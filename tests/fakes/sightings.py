@@ -42,6 +42,9 @@ class Sightings:
     def jobs_with_unseen_facts(self) -> Sequence[JobId]:
         return list(dict.fromkeys(one.job_id for key, one in self._facts.items() if key not in self._seen))
 
+    def has_unseen_facts(self, job_id: JobId) -> bool:
+        return job_id in self.jobs_with_unseen_facts()
+
     def mark_seen(self, facts: Iterable[JobFact]) -> None:
         self._seen.update(fact.delivery for fact in facts)
 

@@ -107,12 +107,23 @@ class Jobs:
         if self._is_stopped(job_id, facts):
             return
         answer, judgement = self._polls.of(job, facts), self._judgement(job, facts)
+        has_news = answer is not None or self._store.has_unseen_facts(job_id)
+        if not has_news and judgement is None and self._goes_on(job):
+            return
         with self._store.jobs.lease(job_id) as lease:
             self._hear(lease, facts, answer)
-            self._store.mark_seen(facts)
+            if has_news:
+                self._store.mark_seen(facts)
             self._settle(lease, judgement, answer)
         if lease.row.end is not None and lease.row.runner_id is not None:
             self._hints.look_at("runner", lease.row.runner_id)
+
+    def _goes_on(self, job: Job) -> bool:
+        """Say whether a job needs nothing of us now: most looks, as sweeps look at all, find that and write nothing."""
+        runner = self._runner(job)
+        if job.state is JobState.PLACED:
+            return counts_on(job, runner)
+        return job.state is JobState.RUNNING and runner is not None and not is_taken_away(self._seen(runner))
 
     def _create(self, facts: Sequence[JobFact]) -> Job | None:
         if not facts:

@@ -68,11 +68,17 @@ class Runners:
 
     def _step(self, runner_id: RunnerId) -> bool:
         """Take one step under a lease of its own; say whether another one may follow at once."""
-        if self._store.runners.get(runner_id) is None:
+        runner = self._store.runners.get(runner_id)
+        if runner is None or self._goes_on(runner):
             return False
         with self._store.runners.lease(runner_id) as lease:
             seen = self._gather(lease.row)
             return self._act(lease, seen, next_step(seen, self._clock.now()))
+
+    def _goes_on(self, runner: Runner) -> bool:
+        """Say whether it needs nothing of us now: most looks, as sweeps look at all, find that and write nothing."""
+        is_up = runner.state in {RunnerState.IDLE, RunnerState.BUSY}
+        return is_up and next_step(self._gather(runner), self._clock.now()) is RunnerStep.WAIT
 
     def _gather(self, runner: Runner) -> RunnerSeen:
         return RunnerSeen(

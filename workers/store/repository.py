@@ -46,6 +46,7 @@ _IS_HERE = runners.c.state != RunnerState.GONE.value
 _NUMBERS = select(runners.c.number).where(_IS_HERE)
 _FACTS_OF = select(facts).where(facts.c.job_id == bindparam("job")).order_by(facts.c.number)
 _UNSEEN = select(facts.c.job_id).where(~facts.c.is_in_row).group_by(facts.c.job_id).order_by(func.min(facts.c.number))
+_HAS_UNSEEN = select(facts.c.job_id).where(~facts.c.is_in_row, facts.c.job_id == bindparam("job")).limit(1)
 # What is marked already is not written again: most looks at a job bring nothing new.
 _MARKING = (
     update(facts)
@@ -142,6 +143,11 @@ class SqlStore:
         """Return the jobs that have facts which `mark_seen` has not named, the longest waiting first."""
         with self._database.reading() as connection:
             return [JobId(number) for number in connection.scalars(_UNSEEN)]
+
+    def has_unseen_facts(self, job_id: JobId) -> bool:
+        """Say whether this job is one of them."""
+        with self._database.reading() as connection:
+            return connection.execute(_HAS_UNSEEN, {"job": job_id}).first() is not None
 
     def mark_seen(self, facts: Iterable[JobFact]) -> None:
         """Say that these facts are in the job's row now."""
