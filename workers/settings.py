@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from workers.domain.github_site import GitHubSite, github_site
+from workers.domain.host_class import Acceleration
 from workers.domain.overlay import OVERLAY_PORT, UNDERLAY_MTU, GuestNetwork, Overlay, guest_mtu
 from workers.domain.user_data import BOOTSTRAP_FILE
 
@@ -254,6 +255,11 @@ class HostSettings(BaseSettings):
     power_off: PowersOff = PowersOff.DAEMON
     """`machine` or `daemon`: what ends then."""
     notice_interval_s: float = 1.0
+
+    @property
+    def is_pvm(self) -> bool:
+        """Whoever asks for PVM has packages whose kernels are made for it; each is held against the class anyway."""
+        return (self.accel or "").lower() == Acceleration.PVM
 
 
 class RelaySettings(BaseSettings):

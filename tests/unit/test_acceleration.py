@@ -7,6 +7,7 @@ import pytest
 from workers.domain.errors import BadInput, Unfit
 from workers.domain.host_class import Acceleration
 from workers.host.acceleration import Probe, choose, cpu_model, probe
+from workers.settings import HostSettings
 
 HARDWARE = Probe(kvm_trouble=None, has_extension=True, is_pvm=False)
 PVM = Probe(kvm_trouble=None, has_extension=False, is_pvm=True)
@@ -47,6 +48,13 @@ def test_an_override_that_this_machine_cannot_do_is_refused(seen: Probe, wanted:
 @pytest.mark.parametrize("seen", [HARDWARE, PVM, NOTHING])
 def test_software_emulation_can_always_be_asked_for(seen: Probe) -> None:
     assert choose(seen, "TCG", has_pvm_kernel=True).acceleration is Acceleration.TCG
+
+
+def test_a_host_whose_image_asks_for_pvm_gets_it() -> None:
+    """Whether a package's kernel is made for it is asked of each package, by the host's class."""
+    for asked, wanted in (("pvm", Acceleration.PVM), ("PVM", Acceleration.PVM), (None, Acceleration.TCG)):
+        settings = HostSettings(SPOT_RUNNER_ACCEL=asked)
+        assert choose(PVM, settings.accel, has_pvm_kernel=settings.is_pvm).acceleration is wanted
 
 
 def test_an_override_that_means_nothing_is_refused_by_name() -> None:

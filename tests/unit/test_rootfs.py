@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from workers.domain.errors import Unfit
+from workers.host import debian
 from workers.host.guest_files import copy_tree
 from workers.host.programs import run
-from workers.host.rootfs import KEPT, _serves, digest, forget_old
+from workers.host.rootfs import KEPT, digest, forget_old
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_only_lists_that_are_wholly_of_the_suite_are_used(tmp_path: Path, text: 
     path = tmp_path / "some.sources"
     path.write_text(text)
 
-    assert _serves(path, "bookworm") is serves
+    assert debian.serves(path, "bookworm") is serves
 
 
 def test_what_is_copied_into_a_guest_is_readable_and_no_by_product(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ async def _run(settings: HostSettings) -> None:
     network = await asyncio.to_thread(_network, settings, told, standing)
     await asyncio.to_thread(network.prepare)
     await asyncio.to_thread(network.adopt)
-    choice = choose_acceleration(settings.accel)
+    choice = choose_acceleration(settings.accel, has_pvm_kernel=settings.is_pvm)
     began = time.monotonic()
     host_class = await asyncio.to_thread(measure_host_class, choice.acceleration)
     stages_s = {"class_measured": time.monotonic() - began}

@@ -17,7 +17,7 @@ console: Final = Console()
 
 def run_show(settings: HostSettings) -> None:
     """Measure this machine and show its class; raises `Unfit` with one sentence if it cannot be a host."""
-    choice = choose_acceleration(settings.accel)
+    choice = choose_acceleration(settings.accel, has_pvm_kernel=settings.is_pvm)
     measured = measure_host_class(choice.acceleration)
     console.print(f"{choice.acceleration}: {choice.reason}")
     for line in class_lines(measured):

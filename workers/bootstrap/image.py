@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
 
 from images import versions as inputs
+from images.build import build, check_fit
+from images.order import Baked, checked_order, read_settings
 from images.pinning import at_hand, check_can_be_pinned, read_pin, write_pin
+from images.root import Workshop
+from workers.domain.errors import BadInput, Unfit
+from workers.host import debian
+from workers.host.guest_files import copy_tree
+from workers.host.manifest import MIB
+from workers.host.packages import digest_of, verify
+from workers.host.programs import run
+from workers.settings import HostSettings
+
+console: Final = Console()
 
 
 def run_pin(source: str, package: str | None, versions: Path | None) -> str:
@@ -17,3 +36,55 @@ def run_pin(source: str, package: str | None, versions: Path | None) -> str:
         pin = read_pin(kernel, read)
     write_pin(file, source, pin)
     return f"{file}: {source} is {pin.version}, sha256:{pin.sha256}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for on the command line."""
+
+    cloud: str
+    kernel: str
+    source: str
+    output: Path
+    disk_mib: int
+    packages: tuple[Path, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+def run_build(settings: HostSettings, wish: Wish) -> None:
+    """Make an image, or refuse in one sentence before anything is started."""
+    order = checked_order(inputs.load(), wish.cloud, wish.kernel, wish.source, wish.disk_mib)
+    order = replace(order, settings=read_settings(wish.settings))
+    if order.cloud != "local-qcow2":
+        raise BadInput(f"--cloud {order.cloud}: only local-qcow2 images are made so far")
+    checkout = Path(inputs.__file__).parents[1]
+    if not (checkout / "requirements.txt").exists():
+        raise BadInput(
+            f"image build puts the daemon of its own tree into the image, and {checkout} is none; use a clone"
+        )
+    check_fit(wish.output, settings.build_cache, 2 * wish.disk_mib)
+    order = replace(order, packages=tuple(_baked(file) for file in wish.packages))
+    if os.geteuid() != 0:
+        raise Unfit("image build makes a root file system, so it needs root; run it with sudo")
+    signal.signal(signal.SIGTERM, _end)
+    with console.status("starting") as status:
+        source = debian.backports(order.suite)
+        sources = (source,) if source else ()
+        shop = Workshop(checkout, settings.build_cache, run, debian.make_tar, copy_tree, sources, status.update)
+        build(order, shop, wish.output)
+    console.print(
+        f"{wish.output}: {wish.output.stat().st_size / MIB:.0f} MiB, {order.source} for {order.cloud}", soft_wrap=True
+    )
+
+
+def _baked(file: Path) -> Baked:
+    """Read a package to its end: what a host could not use need not be carried to it."""
+    path = file.resolve()
+    digest = digest_of(path)
+    verify(path, digest)
+    return Baked(digest, path)
+
+
+def _end(signal_number: int, _frame: FrameType | None) -> None:
+    """Unwind, so that nothing half made stays."""
+    raise SystemExit(128 + signal_number)

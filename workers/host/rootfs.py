@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,14 +21,14 @@ from typing import Any, Final
 
 from workers.host.archive import obtained
 from workers.host.bill import Part, bill_of
+from workers.host.debian import make_tar
 from workers.host.graft import graft
 from workers.host.guest_files import add_ours, files_below, source_names
 from workers.host.oci import Image, fetch_image, packages_of, unpack_image
 from workers.host.programs import run
 from workers.host.recipe import Recipe
-from workers.host.settling import ENVIRONMENT, make_disk, settle
+from workers.host.settling import make_disk, settle
 
-MMDEBSTRAP_LIMIT_S: Final = 1800
 # Raised when this module makes something else out of the same inputs.
 EDITION: Final = 2
 # Of each kind; a disk takes half a GiB.
@@ -127,42 +126,8 @@ def _made_tar(recipe: Recipe, tar: Path) -> Path:
     if tar.exists():
         tar.touch()
         return tar
-    partial = tar.with_suffix(".partial")
-    hooks = recipe.home / "rootfs"
-    options = [
-        *("--mode=root", "--variant=minbase", "--quiet", "--format=tar", "--skip=output/dev"),
-        f"--include={','.join(recipe.rootfs.packages)}",
-        f"--setup-hook={hooks / 'prepare.sh'}",
-        f"--customize-hook={hooks / 'customize.sh'}",
-    ]
-    sources = _sources_lists(recipe.rootfs.suite)
-    run(["mmdebstrap", *options, recipe.rootfs.suite, str(partial), *sources], MMDEBSTRAP_LIMIT_S, ENVIRONMENT)
-    partial.rename(tar)
+    make_tar(tar, recipe.rootfs.suite, recipe.rootfs.packages, recipe.home / "rootfs")
     return tar
-
-
-def _sources_lists(suite: str, apt: Path = Path("/etc/apt")) -> list[str]:
-    """Return this machine's own package sources if it runs the same suite; else mmdebstrap knows the usual ones."""
-    lists = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]
-    sources = sorted((apt / "sources.list.d").glob("*.sources"))
-    return [str(path) for path in lists + sources if path.exists() and _serves(path, suite)]
-
-
-def _serves(path: Path, suite: str) -> bool:
-    """Say whether a list of package sources is for this suite and its updates and for nothing else."""
-    suites = {name for line in path.read_text(errors="replace").splitlines() for name in _suites(line)}
-    return bool(suites) and all(name == suite or name.startswith(f"{suite}-") for name in suites)
-
-
-def _suites(line: str) -> list[str]:
-    """`Suites: bookworm bookworm-updates`, or `deb [options] uri bookworm main`."""
-    match re.sub(r"\[.*?\]", "", line).split():
-        case ["Suites:", *names]:
-            return names
-        case ["deb", _, name, *_]:
-            return [name]
-        case _:
-            return []
 
 
 def _make_root(recipe: Recipe, tar: Path, program: Path | None, root: Path) -> list[Part]:

@@ -1,0 +1,79 @@
+"""What is asked for when an image is made, and what can be refused before anything is started. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from images.versions import CloudName, Kernel, Versions
+from workers.domain.errors import BadInput
+
+SUITES: Final = {"debian-12": "bookworm"}
+# Which metadata the daemon asks, by cloud (`SPOT_RUNNER_METADATA_KIND`).
+METADATA: Final[Mapping[CloudName, str]] = {"aws": "ec2", "hetzner": "hetzner", "local-qcow2": "file"}
+DISK_MIB_MIN: Final = 2048
+_SETTING: Final = re.compile(r"(SPOT_RUNNER_[A-Z0-9_]+)=([^\x00-\x1f\x7f'\"\\]*)")
+
+
+@dataclass(frozen=True)
+class Baked:
+    """A package that an image brings along."""
+
+    digest: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Order:
+    """An image of one cloud, made with one kernel."""
+
+    cloud: CloudName
+    source: str
+    kernel: Kernel
+    disk_mib: int = 4096
+    settings: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[Baked, ...] = ()
+
+    @property
+    def suite(self) -> str:
+        """The distribution's name for what it is made of."""
+        return SUITES[self.kernel.distribution or ""]
+
+    @property
+    def host_settings(self) -> Mapping[str, str]:
+        """What the daemon reads, `settings` last: they are the operator's word."""
+        return {
+            "SPOT_RUNNER_ACCEL": self.kernel.acceleration.value,
+            "SPOT_RUNNER_METADATA_KIND": METADATA[self.cloud],
+            **self.settings,
+        }
+
+
+def checked_order(versions: Versions, cloud: str, acceleration: str, source: str, disk_mib: int = 4096) -> Order:
+    """Return an order that can be carried out. Raises `BadInput`, naming what will not do."""
+    if cloud not in METADATA:
+        raise BadInput(f"--cloud {cloud}: write one of {', '.join(METADATA)}")
+    kernel = versions.pinned_kernel(source)
+    if kernel.acceleration.value != acceleration:
+        raise BadInput(f"--kernel {acceleration}: {source} is for {kernel.acceleration.value}; name another --source")
+    if cloud not in kernel.clouds:
+        raise BadInput(f"--cloud {cloud}: {source} is for {', '.join(kernel.clouds)}; name another --source")
+    if kernel.kind != "distribution" or kernel.distribution not in SUITES:
+        raise BadInput(f"--source {source}: images are made of {', '.join(SUITES)} with its own kernels so far")
+    if disk_mib < DISK_MIB_MIN:
+        raise BadInput(f"--disk-mib {disk_mib}: the system itself needs {DISK_MIB_MIN}; the disk grows on its machine")
+    return Order(kernel.clouds[kernel.clouds.index(cloud)], source, kernel, disk_mib)
+
+
+def read_settings(texts: Sequence[str]) -> Mapping[str, str]:
+    """Read `NAME=VALUE` as the daemon's settings. Raises `BadInput`."""
+    found = {}
+    for text in texts:
+        match = _SETTING.fullmatch(text)
+        if match is None:
+            raise BadInput(f"--setting {text!r}: write SPOT_RUNNER_…=VALUE, without quotes or backslashes in it")
+        found[match[1]] = match[2]
+    return found

@@ -1,0 +1,192 @@
+"""The root file system of a host: the distribution's, then the daemon with its environment, then what is set for it.
+
+mmdebstrap ─▶ host-<key>.tar, kept ─▶ unpacked ─▶ wheels installed in it, off line ─▶ units, settings, packages
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from images.boot import EARLY, LABEL, MODULES, PREFIX, menu
+from images.order import Order
+from images.tools import CopyTree, MakeTar, Run
+
+FILES: Final = Path(__file__).with_name("rootfs")
+# Raised when this module makes something else out of the same inputs.
+EDITION: Final = 1
+PACKAGES: Final = (
+    *("systemd-sysv", "udev", "dbus", "kmod", "initramfs-tools", "zstd", "procps", "ca-certificates"),
+    *("systemd-resolved", "systemd-timesyncd", "cloud-init", "cloud-guest-utils", "e2fsprogs"),
+    *("qemu-system-x86", "qemu-utils", "nftables", "iproute2", "wireguard-tools", "openssl"),
+    *("python3", "python3-venv", "grub-pc-bin", "grub-common"),
+)
+PROGRAM: Final = "opt/spot-runner"
+SHELF: Final = "var/cache/spot-runner/packages"
+SERVICE: Final = "spot-runner-host.service"
+ENABLED: Final = (SERVICE, "spot-runner-silence.timer", "spot-runner-life.timer")
+# Debian 12's Python, and the machines that its C library runs wheels of.
+PYTHON: Final = "3.11"
+PLATFORMS: Final = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in (36, 34, 31, 28, 27, 26, 24, 17, 12, 5)),
+    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
+)
+_OF_A_VERSION: Final = re.compile(r" ; python_full_version [<>=!]+ '[0-9.]+'(?= \\$)", re.MULTILINE)
+FETCH_LIMIT_S: Final = 900.0
+# mount(8) only in a namespace of its own: whatever happens to us, nothing is left mounted.
+IN_ROOT: Final = 'mount -t proc proc "$0/proc"; mount --bind /dev "$0/dev"; exec chroot "$0" "$@"'
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and with what images are made."""
+
+    checkout: Path
+    """The tree of spot-runner whose daemon goes into them."""
+    cache: Path
+    run: Run
+    make_tar: MakeTar
+    copy_tree: CopyTree
+    more_sources: tuple[str, ...] = ()
+    progress: Callable[[str], None] = lambda _: None
+
+
+def make_root(order: Order, shop: Workshop, root: Path) -> None:
+    """Make the whole root in this folder, which is not there yet. Needs root; raises `Unfit`."""
+    shop.progress("making Debian's root file system")
+    tar = _distribution(order, shop)
+    shop.progress("fetching what the daemon needs")
+    wheels = _wheels(shop)
+    shop.progress("installing the daemon")
+    root.mkdir()
+    shop.run(["tar", "--extract", "--file", str(tar), "--directory", str(root), "--numeric-owner"])
+    for name in ("dev", "proc", "sys", "run", "tmp"):
+        (root / name).mkdir(exist_ok=True)
+    _install_program(shop, wheels, root)
+    add_ours(order, shop, root)
+    _add_loader(order, shop, root)
+
+
+def _distribution(order: Order, shop: Workshop) -> Path:
+    packages = (*PACKAGES, order.kernel.package or "")
+    scripts = [path.read_bytes() for path in sorted(FILES.glob("*.sh"))]
+    tar = shop.cache / f"host-{_key(EDITION, order.suite, packages, shop.more_sources, scripts)}.tar"
+    if not tar.exists():
+        shop.make_tar(tar, order.suite, packages, FILES, shop.more_sources)
+    tar.touch()
+    return tar
+
+
+def _wheels(shop: Workshop) -> Path:
+    """Return a folder with every wheel that the lock names, each of its hash."""
+    locked = (shop.checkout / "requirements.txt").read_text()
+    kept = shop.cache / f"wheels-{_key(EDITION, PYTHON, PLATFORMS, locked)}"
+    if not kept.exists():
+        with tempfile.TemporaryDirectory(prefix=".wheels.", dir=shop.cache) as work:
+            wheels, lock = Path(work) / "wheels", Path(work) / "requirements.txt"
+            lock.write_text(for_any_python(locked))
+            target = ["--only-binary=:all:", f"--python-version={PYTHON}", *(f"--platform={one}" for one in PLATFORMS)]
+            wanted = ["--require-hashes", "--requirement", str(lock), "--dest", str(wheels)]
+            shop.run([*_pip(shop, Path(work)), "download", "--quiet", *target, *wanted], FETCH_LIMIT_S)
+            wheels.rename(kept)
+    kept.touch()
+    return kept
+
+
+def for_any_python(lock: str) -> str:
+    """Return a lock whose entries do not depend on the Python that fetches; the one in the root decides."""
+    return _OF_A_VERSION.sub("", lock)
+
+
+def _pip(shop: Workshop, work: Path) -> list[str]:
+    """Return how a pip is called that is nobody's but ours: the environment that we run in may have none."""
+    shop.run([sys.executable, "-m", "venv", str(work / "pip")])
+    return [str(work / "pip/bin/python"), "-m", "pip", "--disable-pip-version-check"]
+
+
+def _install_program(shop: Workshop, wheels: Path, root: Path) -> None:
+    """Install the daemon as the lock says, from files alone, with the root's own Python."""
+    with tempfile.TemporaryDirectory(prefix=".wheel.", dir=shop.cache) as work:
+        pip = _pip(shop, Path(work))
+        shop.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", work, str(shop.checkout)], FETCH_LIMIT_S)
+        shutil.copytree(wheels, root / "wheels")
+        for wheel in Path(work).glob("spot_runner-*.whl"):
+            shutil.copy(wheel, root / "wheels")
+    shutil.copy(shop.checkout / "requirements.txt", root / "wheels")
+    program = f"/{PROGRAM}/bin/python"
+    install = [program, "-m", "pip", "install", "--quiet", "--no-index", "--find-links=/wheels"]
+    in_root(shop, root, ["python3", "-m", "venv", f"/{PROGRAM}"])
+    in_root(shop, root, [*install, "--require-hashes", "--requirement=/wheels/requirements.txt"])
+    in_root(shop, root, [*install, "--no-deps", "spot-runner"])
+    in_root(shop, root, [f"/{PROGRAM}/bin/spot-runner", "host", "--help"])
+    shutil.rmtree(root / "wheels")
+
+
+def in_root(shop: Workshop, root: Path, command: list[str]) -> str:
+    """Run a program of this root, with /proc and /dev, which are gone again when it has ended, or was killed."""
+    alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", IN_ROOT, str(root)]
+    return shop.run([*alone, *command], FETCH_LIMIT_S)
+
+
+def add_ours(order: Order, shop: Workshop, root: Path) -> None:
+    """Add units, settings, what the kernel is to load, and packages."""
+    shop.copy_tree(FILES / "files", root)
+    units = root / "etc/systemd/system"
+    shutil.copy(shop.checkout / "infra/systemd" / SERVICE, units)
+    lock = (shop.checkout / "requirements.txt").read_bytes()
+    described = description(order, {"lock_sha256": hashlib.sha256(lock).hexdigest()})
+    table = f"LABEL={LABEL} / ext4 defaults,noatime 0 1\n"
+    for name, content in {**settings_files(order), "etc/spot-runner/image.json": described, "etc/fstab": table}.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    (root / SHELF).mkdir(parents=True, exist_ok=True)
+    for package in order.packages:
+        shutil.copy(package.file, root / SHELF / f"{package.digest.replace(':', '-')}.package")
+    shop.run(["systemctl", f"--root={root}", "--quiet", "enable", *ENABLED])
+
+
+def settings_files(order: Order) -> dict[str, str]:
+    """Return what the daemon and the kernel are told, by the file that says it."""
+    lines = {
+        "etc/spot-runner/host.env": [f"{name}='{value}'" for name, value in order.host_settings.items()],
+        "etc/modules-load.d/spot-runner.conf": order.kernel.modules,
+        "etc/modprobe.d/spot-runner.conf": [f"blacklist {name}" for name in order.kernel.blacklist],
+    }
+    return {name: "".join(f"{line}\n" for line in content) for name, content in lines.items()}
+
+
+def description(order: Order, program: Mapping[str, str]) -> str:
+    """Say what an image was made of; `program` says which spot-runner."""
+    told = {
+        "cloud": order.cloud,
+        "kernel": {"source": order.source, **order.kernel.model_dump(mode="json", exclude_none=True)},
+        "packages": [package.digest for package in order.packages],
+        "program": dict(program),
+    }
+    return json.dumps(told, indent=1) + "\n"
+
+
+def _add_loader(order: Order, shop: Workshop, root: Path) -> None:
+    """Write what GRUB boots, and let its core image be made of the root's own modules."""
+    kernel = max((root / "boot").glob("vmlinuz-*"))
+    initrd = kernel.name.replace("vmlinuz", "initrd.img")
+    folder = root / PREFIX.lstrip("/")
+    folder.mkdir(exist_ok=True)
+    (folder / "grub.cfg").write_text(menu(kernel.name, initrd, order.kernel.arguments))
+    (folder / "early.cfg").write_text(EARLY)
+    made = ["--format=i386-pc", f"--prefix={PREFIX}", f"--config={PREFIX}/early.cfg", f"--output={PREFIX}/core.img"]
+    in_root(shop, root, ["grub-mkimage", *made, *MODULES])
+    shutil.copy(root / "usr/lib/grub/i386-pc/boot.img", folder)
+
+
+def _key(*inputs: object) -> str:
+    return hashlib.sha256("\n".join(map(repr, inputs)).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""A host image booted on this machine, with a control plane beside it: `./dev image`."""
