@@ -81,7 +81,7 @@ def _alone(cache: Path) -> Iterator[None]:
     """Wait for another build on this machine; then whatever is half made is of one that was killed."""
     with (cache / ".image-lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for pattern in (".image.*", ".wheels.*", ".wheel.*"):
+        for pattern in (".image.*", ".wheels.*", ".wheel.*", ".mmdebstrap.*"):
             for left in cache.glob(pattern):
                 shutil.rmtree(left, ignore_errors=True)
         yield

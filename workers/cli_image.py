@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 import typer
 
-from workers.settings import HostSettings
+from workers.domain.errors import BadInput
+from workers.settings import ControlSettings, HostSettings
 
 image: Final = typer.Typer(no_args_is_help=True, help="Make what hosts boot.")
 
@@ -36,19 +37,35 @@ def pin(
 
 
 @image.command()
-def build(
+def build(  # noqa: PLR0913 - each is an option of the command
     *,
-    cloud: Annotated[str, typer.Option(help="local-qcow2.")],
+    cloud: Annotated[str, typer.Option(help="local-qcow2 or aws.")],
     kernel: Annotated[str, typer.Option(help="kvm or pvm.")],
     source: Annotated[str, typer.Option(help="The name of a kernel in versions.toml.")],
-    output: Annotated[Path, typer.Option(help="Is made, or replaced when the new one is whole.")],
+    output: Annotated[
+        Path | None, typer.Option(help="With local-qcow2: is made, or replaced when the new one is whole.")
+    ] = None,
     disk_mib: Annotated[int, typer.Option(help="It grows to its machine's disk when it is first booted.")] = 4096,
-    package: Annotated[list[Path], typer.Option(help="A runner package that it brings along; may be repeated.")] = [],  # noqa: B006 - typer's
+    package: Annotated[
+        list[Path] | None,
+        typer.Option(help="With local-qcow2: a runner package that it brings along; may be repeated."),
+    ] = None,
     setting: Annotated[
-        list[str], typer.Option(metavar="NAME=VALUE", help="One of the daemon's settings; may be repeated.")
-    ] = [],  # noqa: B006 - typer's
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="One of the daemon's settings; may be repeated.")
+    ] = None,
+    base_image: Annotated[str | None, typer.Option(help="With aws: Debian's own image there, ami-….")] = None,
+    repository: Annotated[str | None, typer.Option(help="With aws: where it gets spot-runner from.")] = None,
+    revision: Annotated[str | None, typer.Option(help="With aws: which commit of it.")] = None,
 ) -> None:
     """Make an image that hosts boot."""
+    told = tuple(setting or ())
+    if cloud == "aws":
+        from workers.bootstrap.image_aws import AwsWish, run_build_aws  # noqa: PLC0415 - a host must not load a cloud
+
+        if package or output is not None:
+            raise BadInput("--cloud aws takes no --package and no --output: hosts there fetch packages themselves")
+        run_build_aws(ControlSettings().aws, AwsWish(kernel, source, disk_mib, base_image, repository, revision, told))
+        return
     from workers.bootstrap.image import Wish, run_build  # noqa: PLC0415 - a host makes no images
 
-    run_build(HostSettings(), Wish(cloud, kernel, source, output, disk_mib, tuple(package), tuple(setting)))
+    run_build(HostSettings(), Wish(cloud, kernel, source, output, disk_mib, tuple(package or ()), told))

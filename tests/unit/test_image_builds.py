@@ -74,6 +74,12 @@ class Programs:
 
 def a_workshop(cache: Path, programs: Programs) -> Workshop:
     def make_tar(tar: Path, suite: str, packages: Sequence[str], hooks: Path, more: Sequence[str]) -> None:
+        work = tar.with_name(".mmdebstrap.work")
+        work.mkdir()
+        try:
+            programs.run(["mmdebstrap"])
+        finally:
+            work.rmdir()
         tar.touch()
 
     return Workshop(CHECKOUT, cache, programs.run, make_tar, copy_tree)
@@ -107,7 +113,7 @@ def test_whatever_fails_nothing_half_made_stays_and_a_former_image_does(tmp_path
 def test_what_a_killed_build_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
     count = steps(tmp_path)
     cache, output = tmp_path / "cache", tmp_path / "host.qcow2"
-    for hanging in (1, count // 2, count):
+    for hanging in (1, count // 2, count):  # the first is mmdebstrap
         script = (
             "from pathlib import Path; from tests.unit.test_image_builds import *; "
             f"build(an_order(), a_workshop(Path({str(cache)!r}), Programs(None, {hanging})), Path({str(output)!r}))"
@@ -120,7 +126,7 @@ def test_what_a_killed_build_leaves_is_removed_by_the_next(tmp_path: Path) -> No
             building.send_signal(signal.SIGKILL)
         assert not output.exists()
         build(an_order(), a_workshop(cache, Programs()), output)
-        assert not [path for path in cache.iterdir() if path.name.startswith((".image.", ".wheel"))]
+        assert not [path for path in cache.iterdir() if path.name.startswith((".image.", ".wheel", ".mmdebstrap"))]
         assert [path.name for path in tmp_path.glob("*host.qcow2*")] == ["host.qcow2"]
         output.unlink()
 

@@ -45,7 +45,7 @@ class Wish:
     cloud: str
     kernel: str
     source: str
-    output: Path
+    output: Path | None
     disk_mib: int
     packages: tuple[Path, ...] = ()
     settings: tuple[str, ...] = ()
@@ -56,13 +56,16 @@ def run_build(settings: HostSettings, wish: Wish) -> None:
     order = checked_order(inputs.load(), wish.cloud, wish.kernel, wish.source, wish.disk_mib)
     order = replace(order, settings=read_settings(wish.settings))
     if order.cloud != "local-qcow2":
-        raise BadInput(f"--cloud {order.cloud}: only local-qcow2 images are made so far")
+        raise BadInput(f"--cloud {order.cloud}: only local-qcow2 and aws images are made so far")
+    if (output := wish.output) is None:
+        raise BadInput("--output: name the file that is to be made")
     checkout = Path(inputs.__file__).parents[1]
     if not (checkout / "requirements.txt").exists():
         raise BadInput(
             f"image build puts the daemon of its own tree into the image, and {checkout} is none; use a clone"
         )
-    check_fit(wish.output, settings.build_cache, 2 * wish.disk_mib)
+    cache = settings.build_cache / "images"  # of our own: what lies there half made is removed
+    check_fit(output, cache, 2 * wish.disk_mib)
     order = replace(order, packages=tuple(_baked(file) for file in wish.packages))
     if os.geteuid() != 0:
         raise Unfit("image build makes a root file system, so it needs root; run it with sudo")
@@ -70,11 +73,9 @@ def run_build(settings: HostSettings, wish: Wish) -> None:
     with console.status("starting") as status:
         source = debian.backports(order.suite)
         sources = (source,) if source else ()
-        shop = Workshop(checkout, settings.build_cache, run, debian.make_tar, copy_tree, sources, status.update)
-        build(order, shop, wish.output)
-    console.print(
-        f"{wish.output}: {wish.output.stat().st_size / MIB:.0f} MiB, {order.source} for {order.cloud}", soft_wrap=True
-    )
+        shop = Workshop(checkout, cache, run, debian.make_tar, copy_tree, sources, status.update)
+        build(order, shop, output)
+    console.print(f"{output}: {output.stat().st_size / MIB:.0f} MiB, {order.source} for {order.cloud}", soft_wrap=True)
 
 
 def _baked(file: Path) -> Baked:

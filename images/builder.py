@@ -1,0 +1,92 @@
+"""What a machine of a cloud is told that makes itself an image: it installs what a host is, and switches itself off.
+
+The same packages, files and settings as an image made here has, on the cloud's own Debian and with its boot loader. It
+carries no secret. A machine that is off is done; one that could not do it says why on its console, and stays on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Final
+
+from images.order import Order
+from images.root import ENABLED, PACKAGES, PROGRAM, SERVICE, description, settings_files
+from workers.domain.errors import BadInput
+
+SOURCE: Final = "/opt/spot-runner-source"
+SCRIPT: Final = "/root/spot-runner-image"
+FAILED: Final = "spot-runner-image: failed"
+# The cloud's image brings its own.
+LOADERS: Final = frozenset({"grub-pc-bin", "grub-common"})
+_REPOSITORY: Final = re.compile(r"https://[A-Za-z0-9._~/-]+")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Program:
+    """Whose daemon goes into the image."""
+
+    repository: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        if not _REPOSITORY.fullmatch(self.repository):
+            raise BadInput(
+                f"--repository {self.repository}: write an https address of a git repository, without a user"
+            )
+        if not _COMMIT.fullmatch(self.revision):
+            raise BadInput(f"--revision {self.revision}: write all 40 hex digits of a commit")
+
+
+def builder_user_data(order: Order, program: Program) -> str:
+    """Return the user data of such a machine."""
+    described = description(order, {"repository": program.repository, "revision": program.revision})
+    files = {
+        **settings_files(order),
+        "etc/spot-runner/image.json": described,
+        "etc/default/grub.d/90-spot-runner.cfg": _grub(order),
+    }
+    written = [{"path": f"/{name}", "permissions": "0644", "content": content} for name, content in files.items()]
+    script = {"path": SCRIPT, "permissions": "0700", "content": script_of(order, program)}
+    return f"#cloud-config\n{json.dumps({'write_files': [*written, script], 'runcmd': [[SCRIPT]]}, indent=1)}\n"
+
+
+def script_of(order: Order, program: Program) -> str:
+    """Return what the machine runs, as a script of sh."""
+    packages = " ".join([*(name for name in PACKAGES if name not in LOADERS), order.kernel.package or "", "git"])
+    source, python = SOURCE, f"/{PROGRAM}/bin/python"
+    return f"""#!/bin/sh
+set -eu
+trap 'test $? = 0 || echo "{FAILED} at: $step" | tee /dev/console' EXIT
+export DEBIAN_FRONTEND=noninteractive
+step="the distribution's packages"
+apt-get update -q
+apt-get install -y -q --no-install-recommends {packages}
+step="the program"
+git clone --quiet {shlex.quote(program.repository)} {source}
+git -C {source} checkout --quiet --detach {program.revision}
+python3 -m venv /{PROGRAM}
+{python} -m pip install --quiet --disable-pip-version-check --require-hashes -r {source}/requirements.txt
+{python} -m pip install --quiet --disable-pip-version-check --no-deps {source}
+/{PROGRAM}/bin/spot-runner host --help >/dev/null
+step="what a host is"
+cp -rT --no-preserve=ownership {source}/images/rootfs/files /
+cp {source}/infra/systemd/{SERVICE} /etc/systemd/system/
+update-grub
+systemctl enable --quiet {" ".join(ENABLED)}
+systemctl mask --quiet ssh.service ssh.socket
+step="nothing that tells which machine this was"
+{source}/images/rootfs/customize.sh /
+rm -rf {source} {SCRIPT} /root/.ssh /home/*/.ssh /etc/ssh/ssh_host_*
+cloud-init clean --logs --seed --machine-id
+sync
+systemctl poweroff
+"""
+
+
+def _grub(order: Order) -> str:
+    arguments = " ".join(("panic=10", *order.kernel.arguments))
+    return f'GRUB_CMDLINE_LINUX_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT {arguments}"\nGRUB_TIMEOUT=0\n'

@@ -1,0 +1,120 @@
+"""What a machine is told that makes itself an image: everything that an image made here has, and what EC2 takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from images.builder import FAILED, SCRIPT, Program, builder_user_data, script_of
+from images.order import Order, checked_order
+from images.root import ENABLED, settings_files
+from images.versions import load
+from workers.bootstrap.image_aws import AwsWish, order_of, run_build_aws
+from workers.domain.errors import BadInput
+from workers.domain.user_data import USER_DATA_MAX
+from workers.providers.aws.builder import Order as MadeThere
+from workers.providers.aws.requests import Rental
+from workers.settings import AwsSettings
+
+PROGRAM = Program("https://git.example.org/spot-runner.git", "a" * 40)
+
+
+def an_order() -> Order:
+    return checked_order(load(), "aws", "kvm", "debian-12-kvm")
+
+
+def test_it_writes_the_settings_of_the_image_and_runs_one_script() -> None:
+    text = builder_user_data(an_order(), PROGRAM)
+    assert len(text.encode()) <= USER_DATA_MAX
+    first, _, rest = text.partition("\n")
+    told = json.loads(rest)
+    assert (first, told["runcmd"]) == ("#cloud-config", [[SCRIPT]])
+    files = {one["path"]: one["content"] for one in told["write_files"]}
+    for name, content in settings_files(an_order()).items():
+        assert files[f"/{name}"] == content
+    assert "SPOT_RUNNER_METADATA_KIND='ec2'" in files["/etc/spot-runner/host.env"]
+    assert json.loads(files["/etc/spot-runner/image.json"])["program"]["revision"] == "a" * 40
+
+
+def test_the_script_is_one_of_sh_and_ends_with_the_machine_off(tmp_path: Path) -> None:
+    script = script_of(an_order(), PROGRAM)
+    (tmp_path / "script").write_text(script)
+    subprocess.run(["sh", "-n", tmp_path / "script"], check=True, timeout=30)
+    assert script.rstrip().endswith("systemctl poweroff")
+    for word in (
+        *ENABLED,
+        "linux-image-cloud-amd64",
+        "qemu-system-x86",
+        "--require-hashes",
+        f"checkout --quiet --detach {'a' * 40}",
+    ):
+        assert word in script
+    assert "grub-pc-bin" not in script, "the cloud's image has its own loader"
+
+
+def test_a_step_that_fails_is_named_on_the_console_and_the_machine_stays_on(tmp_path: Path) -> None:
+    """The script runs up to its first program, which is one that fails."""
+    console = tmp_path / "console"
+    script = script_of(an_order(), PROGRAM).replace("/dev/console", str(console))
+    (tmp_path / "apt-get").write_text("#!/bin/sh\nexit 100\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    (tmp_path / "script").write_text(script)
+    done = subprocess.run(
+        ["sh", tmp_path / "script"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 100
+    assert console.read_text() == f"{FAILED} at: the distribution's packages\n"
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "says"),
+    [
+        ("git@example.org:x", "a" * 40, "--repository"),
+        ("https://user:word@example.org/x", "a" * 40, "--repository"),
+        ("https://example.org/x; reboot", "a" * 40, "--repository"),
+        ("https://example.org/x", "main", "--revision"),
+    ],
+)
+def test_a_program_that_is_not_named_exactly_is_refused(repository: str, revision: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        Program(repository, revision)
+
+
+def asked(**changed: str | None) -> AwsWish:
+    told: dict[str, str | None] = {
+        "base_image": "ami-1",
+        "repository": PROGRAM.repository,
+        "revision": PROGRAM.revision,
+    }
+    told |= changed
+    return AwsWish("kvm", "debian-12-kvm", 8192, told["base_image"], told["repository"], told["revision"])
+
+
+def ordered(**changed: str | None) -> MadeThere:
+    rental = Rental("eu-central-1", "images", ("subnet-1",), ("m8i.large",))
+    return order_of(asked(**changed), rental, is_public=lambda: False)
+
+
+def test_an_image_is_named_after_all_that_goes_into_it() -> None:
+    names = {ordered(**changed).name for changed in ({}, {"base_image": "ami-2"}, {"revision": "b" * 40})}
+    assert len(names) == 3
+    assert ordered().name == ordered().name
+    assert (ordered().disk_gib, ordered().subnet, ordered().instance_type) == (8, "subnet-1", "m8i.large")
+
+
+@pytest.mark.parametrize("missing", ["base_image", "repository", "revision"])
+def test_what_the_builder_needs_is_asked_for_before_anything_is_rented(missing: str) -> None:
+    with pytest.raises(BadInput, match="name --base-image"):
+        ordered(**{missing: None})
+
+
+def test_without_a_place_nothing_is_rented() -> None:
+    with pytest.raises(BadInput, match="set SPOT_RUNNER_AWS_REGION"):
+        run_build_aws(AwsSettings(), asked())
