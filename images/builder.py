@@ -56,7 +56,9 @@ def builder_user_data(order: Order, program: Program) -> str:
 
 def script_of(order: Order, program: Program) -> str:
     """Return what the machine runs, as a script of sh."""
-    packages = " ".join([*(name for name in PACKAGES if name not in LOADERS), order.kernel.package or "", "git"])
+    packages = " ".join(
+        [*(name for name in PACKAGES if name not in LOADERS), order.kernel.package or "", "git", "curl"]
+    )
     source, python = SOURCE, f"/{PROGRAM}/bin/python"
     return f"""#!/bin/sh
 set -eu
@@ -65,7 +67,7 @@ export DEBIAN_FRONTEND=noninteractive
 step="the distribution's packages"
 apt-get update -q
 apt-get install -y -q --no-install-recommends {packages}
-step="the program"
+{_kernel(order)}step="the program"
 git clone --quiet {shlex.quote(program.repository)} {source}
 git -C {source} checkout --quiet --detach {program.revision}
 python3 -m venv /{PROGRAM}
@@ -84,6 +86,23 @@ rm -rf {source} {SCRIPT} /root/.ssh /home/*/.ssh /etc/ssh/ssh_host_*
 cloud-init clean --logs --seed --machine-id
 sync
 systemctl poweroff
+"""
+
+
+def _kernel(order: Order) -> str:
+    """Return the lines that install a kernel from a package of its own: it is the one that was pinned, and alone."""
+    if order.kernel.kind != "deb":
+        return ""
+    url, package = shlex.quote(order.kernel.url or ""), "/root/kernel.deb"
+    return f"""step="the kernel's package, whose SHA-256 is pinned"
+curl -fsSL --retry 5 -o {package} {url}
+echo "{order.kernel.sha256}  {package}" | sha256sum --check --quiet
+step="the kernel"
+apt-get install -y -q --no-install-recommends {package}
+kernel=$(dpkg-deb --fsys-tarfile {package} | tar -t | sed -n 's#^\\./boot/\\(vmlinuz-[^/]*\\)$#\\1#p')
+test -e "/boot/$kernel"
+find /boot -name 'vmlinuz-*' ! -name "$kernel" -delete
+rm {package}
 """
 
 

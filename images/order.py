@@ -61,8 +61,12 @@ def checked_order(versions: Versions, cloud: str, acceleration: str, source: str
         raise BadInput(f"--kernel {acceleration}: {source} is for {kernel.acceleration.value}; name another --source")
     if cloud not in kernel.clouds:
         raise BadInput(f"--cloud {cloud}: {source} is for {', '.join(kernel.clouds)}; name another --source")
-    if kernel.kind != "distribution" or kernel.distribution not in SUITES:
-        raise BadInput(f"--source {source}: images are made of {', '.join(SUITES)} with its own kernels so far")
+    if kernel.kind == "rpm-repository" or (kernel.kind == "deb" and cloud == "local-qcow2"):
+        raise BadInput(f"--source {source}: a kernel of kind {kernel.kind} goes into no image for {cloud} so far")
+    if kernel.kind == "distribution" and kernel.distribution not in SUITES:
+        raise BadInput(
+            f"--source {source}: images are made of {', '.join(SUITES)} so far, not of {kernel.distribution}"
+        )
     if disk_mib < DISK_MIB_MIN:
         raise BadInput(f"--disk-mib {disk_mib}: the system itself needs {DISK_MIB_MIN}; the disk grows on its machine")
     return Order(kernel.clouds[kernel.clouds.index(cloud)], source, kernel, disk_mib)

@@ -39,13 +39,13 @@ def pin(
 @image.command()
 def build(  # noqa: PLR0913 - each is an option of the command
     *,
-    cloud: Annotated[str, typer.Option(help="local-qcow2 or aws.")],
+    cloud: Annotated[str, typer.Option(help="local-qcow2, aws or hetzner.")],
     kernel: Annotated[str, typer.Option(help="kvm or pvm.")],
     source: Annotated[str, typer.Option(help="The name of a kernel in versions.toml.")],
     output: Annotated[
         Path | None, typer.Option(help="With local-qcow2: is made, or replaced when the new one is whole.")
     ] = None,
-    disk_mib: Annotated[int, typer.Option(help="It grows to its machine's disk when it is first booted.")] = 4096,
+    disk_mib: Annotated[int, typer.Option(help="Not at Hetzner. It grows to its machine's disk.")] = 4096,
     package: Annotated[
         list[Path] | None,
         typer.Option(help="With local-qcow2: a runner package that it brings along; may be repeated."),
@@ -53,19 +53,31 @@ def build(  # noqa: PLR0913 - each is an option of the command
     setting: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="One of the daemon's settings; may be repeated.")
     ] = None,
-    base_image: Annotated[str | None, typer.Option(help="With aws: Debian's own image there, ami-….")] = None,
-    repository: Annotated[str | None, typer.Option(help="With aws: where it gets spot-runner from.")] = None,
-    revision: Annotated[str | None, typer.Option(help="With aws: which commit of it.")] = None,
+    base_image: Annotated[
+        str | None, typer.Option(help="In a cloud: Debian's own image there, ami-…; at Hetzner debian-12.")
+    ] = None,
+    repository: Annotated[str | None, typer.Option(help="In a cloud: where it gets spot-runner from.")] = None,
+    revision: Annotated[str | None, typer.Option(help="In a cloud: which commit of it.")] = None,
 ) -> None:
     """Make an image that hosts boot."""
     told = tuple(setting or ())
     if cloud == "aws":
         from workers.bootstrap.image_aws import AwsWish, run_build_aws  # noqa: PLC0415 - a host must not load a cloud
 
-        if package or output is not None:
-            raise BadInput("--cloud aws takes no --package and no --output: hosts there fetch packages themselves")
+        _refuse_files(cloud, package, output)
         run_build_aws(ControlSettings().aws, AwsWish(kernel, source, disk_mib, base_image, repository, revision, told))
+        return
+    if cloud == "hetzner":
+        from workers.bootstrap.image_hetzner import HetznerWish, run_build_hetzner  # noqa: PLC0415 - the same
+
+        _refuse_files(cloud, package, output)
+        run_build_hetzner(ControlSettings(), HetznerWish(kernel, source, base_image, repository, revision, told))
         return
     from workers.bootstrap.image import Wish, run_build  # noqa: PLC0415 - a host makes no images
 
     run_build(HostSettings(), Wish(cloud, kernel, source, output, disk_mib, tuple(package or ()), told))
+
+
+def _refuse_files(cloud: str, packages: list[Path] | None, output: Path | None) -> None:
+    if packages or output is not None:
+        raise BadInput(f"--cloud {cloud} takes no --package and no --output: hosts there fetch packages themselves")

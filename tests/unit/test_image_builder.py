@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,17 @@ from images.builder import FAILED, SCRIPT, Program, builder_user_data, script_of
 from images.order import Order, checked_order
 from images.root import ENABLED, settings_files
 from images.versions import load
+from tests.unit.test_image_orders import with_kernels_of_ones_own
 from workers.bootstrap.image_aws import AwsWish, order_of, run_build_aws
+from workers.bootstrap.image_hetzner import HetznerWish
+from workers.bootstrap.image_hetzner import order_of as hetzner_order
 from workers.domain.errors import BadInput
 from workers.domain.user_data import USER_DATA_MAX
 from workers.providers.aws.builder import Order as MadeThere
 from workers.providers.aws.requests import Rental
 from workers.settings import AwsSettings
 
+CONTROL = "Package: linux-image-pvm\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody\nDescription: a kernel\n"
 PROGRAM = Program("https://git.example.org/spot-runner.git", "a" * 40)
 
 
@@ -71,6 +76,40 @@ def test_a_step_that_fails_is_named_on_the_console_and_the_machine_stays_on(tmp_
     )
     assert done.returncode == 100
     assert console.read_text() == f"{FAILED} at: the distribution's packages\n"
+
+
+def test_a_kernel_of_ones_own_is_held_against_its_pin_and_is_the_only_one_that_boots(tmp_path: Path) -> None:
+    """The lines that choose it run here on a package and a /boot of this test."""
+    order = checked_order(with_kernels_of_ones_own(), "hetzner", "pvm", "mine")
+    script = script_of(order, PROGRAM)
+    assert f'echo "{"a" * 64}  /root/kernel.deb" | sha256sum --check --quiet' in script
+    assert script.index("sha256sum") < script.index("apt-get install -y -q --no-install-recommends /root/kernel.deb")
+    boot, package = tmp_path / "boot", tmp_path / "kernel.deb"
+    boot.mkdir()
+    for name in ("vmlinuz-6.1.0-cloud", "vmlinuz-6.12-pvm", "config-6.1.0-cloud"):
+        (boot / name).touch()
+    tree = tmp_path / "tree"
+    for name, text in (("DEBIAN/control", CONTROL), ("boot/vmlinuz-6.12-pvm", "kernel"), ("boot/config-6.12-pvm", "")):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tree, package], check=True, timeout=60)
+    begin, end = script.index("kernel=$(dpkg-deb"), script.index("rm /root/kernel.deb")
+    lines = script[begin:end].replace("/root/kernel.deb", str(package)).replace("/boot ", f"{boot} ")
+    subprocess.run(["sh", "-euc", lines.replace('"/boot/', f'"{boot}/')], check=True, timeout=60)
+    assert {path.name for path in boot.iterdir()} == {"vmlinuz-6.12-pvm", "config-6.1.0-cloud"}
+
+
+def test_an_image_at_hetzner_is_named_after_all_that_goes_into_it() -> None:
+    wish = HetznerWish("pvm", "mine", None, PROGRAM.repository, PROGRAM.revision)
+    one = hetzner_order(with_kernels_of_ones_own(), wish, ("cx42",), ("nbg1",))
+    assert (one.kind, one.origin, one.server_type, one.location) == ("pvm", "debian-12", "cx42", "nbg1")
+    assert one.name == f"spot-runner-mine-{one.key}"
+    other = replace(wish, revision="b" * 40)
+    assert hetzner_order(with_kernels_of_ones_own(), other, ("cx42",), ("nbg1",)).key != one.key
+    with pytest.raises(BadInput, match="SPOT_RUNNER_HETZNER_SERVER_TYPES"):
+        hetzner_order(with_kernels_of_ones_own(), wish, (), ("nbg1",))
+    with pytest.raises(BadInput, match="name the --repository"):
+        hetzner_order(with_kernels_of_ones_own(), replace(wish, repository=None), ("cx42",), ("nbg1",))
 
 
 @pytest.mark.parametrize(

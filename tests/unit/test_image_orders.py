@@ -12,7 +12,7 @@ import pytest
 from images.boot import BLOCKS, BOOT_AT, BOOT_CODE, BOOT_SECTOR, ROOT_AT, SECTOR, core, first_sector, menu, partitions
 from images.build import check_fit
 from images.order import Order, checked_order, read_settings
-from images.versions import load
+from images.versions import Kernel, Versions, load
 from tests.unit.test_package_commands import UNFIT
 from tests.unit.test_package_commands import _said as said
 from workers.domain.errors import BadInput, Unfit
@@ -25,6 +25,19 @@ def an_order() -> Order:
     return checked_order(load(), "local-qcow2", "kvm", DEBIAN)
 
 
+def with_kernels_of_ones_own() -> Versions:
+    """Two that are pinned."""
+    own = {
+        "acceleration": "pvm",
+        "url": "https://example.org/k",
+        "sha256": "a" * 64,
+        "architecture": "x86_64",
+        "clouds": ["aws", "hetzner", "local-qcow2"],
+    }
+    kernels = {"mine": Kernel(kind="deb", **own), "theirs": Kernel(kind="rpm-repository", **own)}  # type: ignore[arg-type]  # read as the file is
+    return load().model_copy(update={"kernel": {**load().kernel, **kernels}})
+
+
 @pytest.mark.parametrize(
     ("cloud", "kernel", "source", "says"),
     [
@@ -33,11 +46,13 @@ def an_order() -> Order:
         ("local-qcow2", "pvm", DEBIAN, f"{DEBIAN} is for kvm"),
         ("hetzner", "kvm", DEBIAN, f"{DEBIAN} is for aws, local-qcow2"),
         ("aws", "kvm", "none", "no kernel 'none'"),
+        ("local-qcow2", "pvm", "mine", "a kernel of kind deb goes into no image for local-qcow2 so far"),
+        ("aws", "pvm", "theirs", "a kernel of kind rpm-repository goes into no image for aws so far"),
     ],
 )
 def test_what_cannot_be_made_is_refused_with_its_name(cloud: str, kernel: str, source: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
-        checked_order(load(), cloud, kernel, source)
+        checked_order(with_kernels_of_ones_own(), cloud, kernel, source)
 
 
 def test_a_disk_that_is_too_small_is_refused() -> None:
@@ -63,20 +78,22 @@ def test_what_is_no_setting_of_the_daemon_s_is_refused(text: str) -> None:
 def test_the_command_refuses_in_one_sentence(tmp_path: Path) -> None:
     output = tmp_path / "host.qcow2"
     where = ("--output", str(output))
-    unpinned = said(
-        "build",
-        "--cloud",
-        "hetzner",
+    words = (
         "--kernel",
         "pvm",
         "--source",
         "linux-pvm-ci-alma-hetzner",
-        *where,
-        command="image",
+        "--repository",
+        "https://a.b/c",
+        "--revision",
+        "a" * 40,
     )
+    unpinned = said("build", "--cloud", "hetzner", *words, command="image")
     assert (unpinned.returncode, unpinned.stdout) == (UNFIT, "")
     assert unpinned.stderr.count("\n") == 1
     assert "is not pinned" in unpinned.stderr
+    files = said("build", "--cloud", "hetzner", *words, *where, command="image")
+    assert (files.returncode, "takes no --package and no --output" in files.stderr) == (UNFIT, True)
     elsewhere = said(
         *("build", "--cloud", "local-qcow2", "--kernel", "kvm", "--source", DEBIAN),
         *("--output", str(tmp_path / "none/host.qcow2")),
