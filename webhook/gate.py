@@ -59,9 +59,10 @@ class Gate:
     def _refusal(self, request: RegistrationRequest, owner: HostId | None, source: str | None, because: str) -> Refused:
         """Tell whose token it is that somebody has tried to use; a token that nobody has says nothing of anybody."""
         log.warning("registration_refused", host=request.host_id, source=source, because=because)
-        if owner is not None and self._is_to_report(owner, because):
+        if owner is not None and self._is_fresh(owner, because):
             detail = {"because": because, "address": source}
             self._store.record(Event(Happening.REGISTRATION_REFUSED, self._clock.now(), host_id=owner, detail=detail))
+            self._note(owner, because)  # only now: a store that is away is told when it is there again
         return Refused(f"{request.host_id} cannot register: {because}")
 
     def _elsewhere_at_first(self, host_id: HostId, source: str | None, now: datetime) -> datetime:
@@ -71,14 +72,17 @@ class Gate:
             _forget_oldest(self._elsewhere_since)
         return since
 
-    def _is_to_report(self, owner: HostId, because: str) -> bool:
-        """Note what is refused; False if it was noted before."""
+    def _is_fresh(self, owner: HostId, because: str) -> bool:
+        """Say whether this is to be told; the host has been heard of, so others are forgotten before it."""
         with self._lock:
-            told = self._reported.pop(owner, frozenset())
-            is_fresh = because not in told and len(told) < REPORTED_MAX
-            self._reported[owner] = told | {because} if is_fresh else told
+            told = self._reported[owner] = self._reported.pop(owner, frozenset())
             _forget_oldest(self._reported)
-        return is_fresh
+        return because not in told and len(told) < REPORTED_MAX
+
+    def _note(self, owner: HostId, because: str) -> None:
+        with self._lock:
+            self._reported[owner] = self._reported.get(owner, frozenset()) | {because}
+            _forget_oldest(self._reported)
 
 
 def _forget_oldest(seen: dict[Any, Any]) -> None:

@@ -13,8 +13,8 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.hints import LossyHints
 from tests.fakes.store import MemoryStore
 from webhook.gate import ADDRESS_LIMIT, REMEMBERED_MAX, REPORTED_MAX, Gate
-from workers.domain.errors import Refused, TryLater
-from workers.domain.events import Happening
+from workers.domain.errors import Refused, TryLater, Unreachable
+from workers.domain.events import Event, Happening
 from workers.domain.host import HostState
 from workers.domain.messages import RegistrationRequest
 from workers.domain.names import HostId
@@ -24,10 +24,10 @@ OWN = "10.90.0.16"
 
 
 class Rig:
-    def __init__(self) -> None:
+    def __init__(self, store: type[MemoryStore] = MemoryStore, nats: tuple[str, ...] = ()) -> None:
         self.clock = FakeClock()
-        self.store = MemoryStore(self.clock)
-        self.gate = Gate(self.store, LossyHints(random.Random(0)), self.clock)
+        self.store = store(self.clock)
+        self.gate = Gate(self.store, LossyHints(random.Random(0)), self.clock, nats)
 
     def launching(self, name: str) -> RegistrationRequest:
         """Launch a host, and return what its machine would say."""
@@ -87,3 +87,44 @@ def test_a_token_that_comes_from_ever_other_addresses_fills_no_timeline_and_no_m
     for source in sources[2:]:
         rig.is_refused(request, source)
     assert rig.reported(request.host_id) == REPORTED_MAX
+
+
+@pytest.mark.parametrize("source", [OWN, "203.0.113.9", "::ffff:203.0.113.9", "2001:db8:1::7"])
+def test_behind_a_nat_that_is_named_a_machine_is_its_own(source: str) -> None:
+    rig = Rig(nats=("203.0.113.0/24", "2001:db8:1::/64"))
+    request = rig.launching("spot-host-a")
+    assert rig.gate.admitted(request, source).id == request.host_id
+
+
+@pytest.mark.parametrize("source", ["203.0.114.9", "198.51.100.7", "2001:db8:2::7", "10.90.0.17"])
+def test_nobody_else_comes_in_because_a_nat_is_named(source: str) -> None:
+    rig = Rig(nats=("203.0.113.0/24", "2001:db8:1::/64"))
+    request = rig.launching("spot-host-a")
+    with pytest.raises(TryLater):
+        rig.gate.admitted(request, source)
+    rig.clock.move(ADDRESS_LIMIT)
+    rig.is_refused(request, source)
+    assert rig.reported(request.host_id) == 1
+
+
+class FaultyStore(MemoryStore):
+    """It cannot be reached for one entry of the timeline."""
+
+    is_away = False
+
+    def record(self, *events: Event) -> None:
+        if self.is_away:
+            FaultyStore.is_away = False
+            raise Unreachable("the store does not answer")
+        super().record(*events)
+
+
+def test_what_a_store_did_not_take_is_told_the_next_time() -> None:
+    rig = Rig(FaultyStore)
+    request = rig.used("spot-host-a")
+    FaultyStore.is_away = True
+    with pytest.raises(Unreachable):
+        rig.gate.admitted(request, OWN)
+    rig.is_refused(request)
+    rig.is_refused(request)
+    assert rig.reported(request.host_id) == 1
