@@ -181,7 +181,7 @@ def test_an_image_with_systemd_keeps_it(debian: Path, tmp_path: Path) -> None:
     assert (root / "usr/lib/modules/6.1.0").is_dir()
 
 
-@pytest.mark.parametrize("name", ["opt", "etc/systemd", "home"])
+@pytest.mark.parametrize("name", ["opt", "etc/systemd", "home", "lib/modules"])
 def test_an_image_whose_links_would_lead_out_is_refused(debian: Path, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import traceback
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.bootstrap.surroundings import surroundings_of, user_data_of
-from workers.domain.errors import BadInput, Refused, Unreachable
+from workers.domain.errors import BadInput, Refused, Unfit, Unreachable
 from workers.domain.messages import Surroundings
 from workers.domain.names import HostId
 from workers.domain.overlay import HUB_ADDRESS, Overlay
@@ -88,6 +89,45 @@ def test_a_machine_without_a_metadata_service_reads_what_cloud_init_wrote(tmp_pa
     file.write_text("{}")
     with pytest.raises(BadInput, match=r"user data: control_url: "):
         asyncio.run(metadata.user_data())
+
+
+@pytest.mark.parametrize(
+    ("content", "because"),
+    [
+        (b'{"token": "secret\xff"}', r"cannot be read \(it is no text"),
+        (b"secret", "user data: body"),
+        (None, "Is a dir"),
+    ],
+)
+def test_a_file_that_cloud_init_has_not_written_is_one_sentence_without_the_token(
+    tmp_path: Path, content: bytes | None, because: str
+) -> None:
+    file = tmp_path / "bootstrap.json"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(BadInput, match=because) as refusal:
+        asyncio.run(FileMetadata(file).user_data())
+    assert str(refusal.value).isprintable()
+    assert "codec" not in "".join(traceback.format_exception(refusal.value)), "which tells a byte"
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "because"),
+    [
+        ('{"relay_address": 1, "guest_mtu": "x"}', r"\(relay_address: Input should be a valid string\); replace"),
+        ("[", r"\(body: Invalid JSON: .*\); replace"),
+        (None, r"cannot be read \(No such file or directory\); replace"),
+    ],
+)
+def test_surroundings_that_were_not_kept_are_one_sentence(tmp_path: Path, content: str | None, because: str) -> None:
+    if content is not None:
+        (tmp_path / "surroundings.json").write_text(content)
+    with pytest.raises(Unfit, match=because) as refusal:
+        kept_surroundings(tmp_path)
+    assert str(refusal.value).isprintable()
 
 
 def cloud_init_says(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:

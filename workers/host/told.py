@@ -62,8 +62,11 @@ class FileMetadata:
             return _read_told(self._file.read_text())
         except FileNotFoundError as error:
             raise Unreachable(f"{self._file}: cloud-init has not written it yet") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{self._file} cannot be read: {error}; launch the machine anew") from error
+        except OSError as error:
+            raise BadInput(f"{self._file} cannot be read ({error.strerror}); launch the machine anew") from error
+        except UnicodeDecodeError:
+            pass  # not its cause: that holds the token
+        raise BadInput(f"{self._file} cannot be read (it is no text in UTF-8); launch the machine anew")
 
     async def local_address(self) -> str:
         """Return the address with which this machine reaches its control plane."""
@@ -105,18 +108,23 @@ def kept_surroundings(directory: Path) -> Surroundings:
     file = directory / "surroundings.json"
     try:
         return _SURROUNDINGS.validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise Unfit(f"{file} does not say where this host is: {error}; replace the machine") from error
+    except OSError as error:
+        raise Unfit(f"{file} cannot be read ({error.strerror}); replace the machine") from error
+    except ValidationError as error:
+        raise Unfit(f"{file} does not say where this host is ({_first(error)}); replace the machine") from error
 
 
 def _read_told(text: str) -> UserData:
     try:
         told = _USER_DATA.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "body"
-        raise BadInput(
-            f"user data: {place}: {first['msg']}; launch the machine with spot-runner's user data"
-        ) from error
+        raise BadInput(f"user data: {_first(error)}; launch the machine with spot-runner's user data") from error
     _ = told.host_id
     return told
+
+
+def _first(error: ValidationError) -> str:
+    """Return what is wrong at first and where, without what stands there."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or "body"
+    return f"{place}: {first['msg']}"
