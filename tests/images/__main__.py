@@ -37,7 +37,7 @@ LIMIT_MIN = 30.0
 SIGNS = {
     "the kernel runs": "Linux version",
     "systemd runs": "systemd[1]:",
-    "verified": "Finished spot-runner-verify",
+    "verified": "guests see: ",
     "registered": "host_registered",
     "READY": "host_ready",
 }

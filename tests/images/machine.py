@@ -47,8 +47,9 @@ def running(image: Path, seed: Path, work: Path, memory_mib: int = 4096, vcpus: 
     volume = f"driver=vvfat,node-name=seed,dir={seed},label=cidata,read-only=on"
     command = [
         *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
-        *("-smp", str(vcpus), "-m", str(memory_mib), "-display", "none", "-nodefaults", "-no-reboot"),
-        *("-drive", f"if=virtio,format=qcow2,file={overlay},cache=unsafe"),
+        *("-smp", str(vcpus), "-m", str(memory_mib), "-display", "none", "-nodefaults", "-vga", "std", "-no-reboot"),
+        *("-drive", f"if=none,id=disk,format=qcow2,file={overlay},cache=unsafe"),
+        *("-device", "virtio-blk-pci,drive=disk,bootindex=0"),  # the BIOS would begin with the other one
         *("-blockdev", volume, "-device", "virtio-blk-pci,drive=seed"),
         *("-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0", "-device", "virtio-rng-pci"),
         *("-serial", f"file:{console}"),
