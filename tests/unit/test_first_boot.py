@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.bootstrap.deploy import Wish, order_of, user_data_of
-from workers.domain.errors import BadInput
+from workers.domain.errors import BadInput, Unfit
 from workers.domain.first_boot import Program, user_data
 from workers.domain.user_data import USER_DATA_MAX
 from workers.settings import ControlSettings, RelaySettings
@@ -99,6 +99,6 @@ def test_a_wish_that_will_not_do_is_told(wish: Wish, tmp_path: Path) -> None:
         (replace(wish, ssh_key=tmp_path / "none"), "ssh_key"),
         (replace(wish, ssh_key=private), "ssh_key"),
     ):
-        with pytest.raises(BadInput, match=f"^{place}: "):
+        with pytest.raises((BadInput, Unfit), match=f"^{place}: "):
             order_of(changed)
     assert json.dumps(order_of(wish).admin_networks) == '["203.0.113.7/32"]'

@@ -231,7 +231,8 @@ class Receiving(Move):
             async for event in events.every():
                 self.put(event)
         if self._target.state in _WAITING | {TargetState.HOLDING}:
-            self.put(target.MonitorFailed("the target's monitor has ended"))
+            because = await self.microvm.qemu.why_failed()
+            self.put(target.MonitorFailed(f"the target's monitor has ended{because and ': '}{because}"))
 
     async def _watch(self) -> None:
         while True:
