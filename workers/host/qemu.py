@@ -175,14 +175,6 @@ class Qemu:
         answer = await self.execute("query-migrate")
         return answer if isinstance(answer, dict) else {}
 
-    async def why_failed(self) -> str:
-        """Return QEMU's own reason for a migration that failed, or what it wrote last; empty if it gave none."""
-        try:
-            told = (await self.migration()).get("error-desc")
-        except (Unreachable, Refused):
-            told = None  # who cannot go on after a failure ends, and has written why
-        return str(told) if told else _last_words(self.directory).replace("\n", "; ")
-
     async def capabilities(self, **wanted: bool) -> None:
         """Switch capabilities of the migration; hyphens are written as underscores."""
         wishes = [{"capability": name.replace("_", "-"), "state": state} for name, state in wanted.items()]

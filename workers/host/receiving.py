@@ -120,7 +120,7 @@ class Receiving(Move):
 
     async def take(self, event: object) -> None:
         if isinstance(event, QemuEvent):
-            event = await self._translated(event)
+            event = self._translated(event)
         if event is None or self._is_known(event):
             return
         waiting = [event]
@@ -137,14 +137,13 @@ class Receiving(Move):
         """Say whether QEMU said by an event what `begin` has asked it for already."""
         return isinstance(event, target.MemoryHeld) and self._target.state is not TargetState.RECEIVING
 
-    async def _translated(self, event: QemuEvent) -> TargetEvent | None:
+    def _translated(self, event: QemuEvent) -> TargetEvent | None:
         match event.facts.get("status"):
             case "completed":
                 self.figures["held_at"] = event.at
                 return target.MemoryHeld()
             case "failed" | "cancelled":
-                because = await self.microvm.qemu.why_failed()
-                return target.MonitorFailed(f"the target's monitor refused what came: {because or 'it gave no reason'}")
+                return target.MonitorFailed("the target's monitor refused what came")
             case _:
                 return None
 
@@ -231,8 +230,7 @@ class Receiving(Move):
             async for event in events.every():
                 self.put(event)
         if self._target.state in _WAITING | {TargetState.HOLDING}:
-            because = await self.microvm.qemu.why_failed()
-            self.put(target.MonitorFailed(f"the target's monitor has ended{because and ': '}{because}"))
+            self.put(target.MonitorFailed("the target's monitor has ended"))
 
     async def _watch(self) -> None:
         while True:
