@@ -91,6 +91,20 @@ def test_who_has_lost_his_runner_hears_so_when_it_is_written_down_whose_own_is_f
     assert happened(world, Happening.RUNNER_REQUESTED) == 2
 
 
+def test_sweeps_take_no_lease_on_what_goes_on_by_itself() -> None:
+    world = World(ready_hosts=1)
+    world.hosts.job_takes = 20 * MINUTE
+    job = world.github.queue(1)
+    world.until(lambda: is_in_progress(world, job) and row_of(world, job).state is JobState.RUNNING, 10 * MINUTE)
+    for _ in range(20):
+        world.tick()
+    jobs, runners = world.store.jobs._numbers, world.store.runners._numbers
+    before = next(jobs), next(runners)
+    for _ in range(60):
+        world.tick()
+    assert (next(jobs) - before[0], next(runners) - before[1]) == (1, 1), "a lease takes a number of its own"
+
+
 def test_a_thief_of_which_nothing_was_heard_is_found_out_because_its_runner_cannot_be_let_go() -> None:
     """Every delivery about it is lost, so we believe that the runner waits for the job that it was made for."""
     world = World(ready_hosts=1, hosts_max=3)
