@@ -37,11 +37,12 @@ from workers.domain.messages import (
     RegistrationRequest,
     RenewalRequest,
     RowView,
+    RunnerReport,
     Surroundings,
     Word,
 )
 from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide, may_pause, stood_ms
-from workers.domain.names import HostId, MigrationId, PackageDigest
+from workers.domain.names import HostId, MigrationId, PackageDigest, RunnerId
 from workers.domain.notice import notice_event, noticed
 from workers.domain.park import ObjectMethod, object_name
 from workers.domain.published import object_name as package_object_name
@@ -83,6 +84,7 @@ class Words:
     """Networks behind whose addresses machines without a public one are seen."""
     _admitted: dict[HostId, datetime] = field(default_factory=dict)
     _troubles: dict[HostId, str | None] = field(default_factory=dict)
+    _ended: dict[HostId, frozenset[RunnerId]] = field(default_factory=dict)
 
     @cached_property
     def _gate(self) -> Gate:
@@ -159,11 +161,17 @@ class Words:
         if host.state is HostState.PREPARING:
             self._hear_trouble(host_id, heartbeat.trouble, now)
         hear_holds(self.store, host_id, heartbeat.runners, now)
-        for report in heartbeat.runners:
-            if report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE:
-                self.hints.look_at("runner", report.runner_id)
+        self._tell_of_ended(host_id, heartbeat.runners)
         peers = self.seats.news(host_id, heartbeat.peers) if self.seats is not None else None
         return HeartbeatAnswer(packages=self.packages, peers=peers)
+
+    def _tell_of_ended(self, host_id: HostId, reports: Iterable[RunnerReport]) -> None:
+        """Ask for a look at what has ended, once: workers that fall behind are not given the same again and again."""
+        ended = frozenset(one.runner_id for one in reports if _has_ended(one))
+        fresh = sorted(ended - self._ended.get(host_id, frozenset()))
+        self._ended[host_id] = ended
+        if fresh:
+            self.hints.look_at("runner", *fresh)
 
     def notice(self, host_id: HostId, notice: Notice) -> None:
         """Write down that the cloud takes the machine back."""
@@ -274,9 +282,14 @@ class Words:
         if host is None or host.state is HostState.TERMINATED:
             self._admitted.pop(host_id, None)
             self._troubles.pop(host_id, None)
+            self._ended.pop(host_id, None)
             raise Refused(f"{host_id} is {'terminated' if host else 'not known here'}; its certificate is refused")
         self._admitted[host_id] = now
         return host
+
+
+def _has_ended(report: RunnerReport) -> bool:
+    return report.guest is GuestRunnerState.ENDED or report.monitor is MonitorState.GONE
 
 
 def _method(row: Migration, role: Role) -> ObjectMethod | None:

@@ -183,7 +183,7 @@ class TestHeartbeat:
         assert host is not None
         assert (host.heartbeat_at, host.state) == (clock.now(), HostState.DRAINING)
 
-    def test_the_end_of_a_guest_is_hinted_at(self, caller: HostCaller, store: SqlStore, hints: HeardHints) -> None:
+    def test_the_end_of_a_guest_is_hinted_at_once(self, caller: HostCaller, store: SqlStore, hints: HeardHints) -> None:
         store.hosts.add(a_host(H))
         for number in (1, 2, 3):
             store.runners.add(a_runner(number, H))
@@ -193,7 +193,12 @@ class TestHeartbeat:
             RunnerReport(RunnerId("spot-runner-3"), 1, MonitorState.GONE),
         )
         caller.post("/v1/heartbeat", H, a_heartbeat(*reports))
-        assert hints.heard == [("runner", ("spot-runner-2",), False), ("runner", ("spot-runner-3",), False)]
+        assert hints.heard == [("runner", ("spot-runner-2", "spot-runner-3"), False)]
+        caller.post("/v1/heartbeat", H, a_heartbeat(*reports))
+        ended = replace(reports[0], guest=GuestRunnerState.ENDED)
+        caller.post("/v1/heartbeat", H, a_heartbeat(ended, *reports[1:]))
+        assert hints.heard[1:] == [("runner", ("spot-runner-1",), False)]
+        caller.post("/v1/heartbeat", H, a_heartbeat(*reports))
         assert [store.report_of(report.runner_id) for report in reports] == list(reports)
 
     def test_a_body_over_the_limit_or_of_another_kind_is_refused(self, caller: HostCaller, store: SqlStore) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
+from workers.domain.host import fits
 from workers.domain.job import Job
 from workers.domain.names import HostId, RunnerId
 from workers.domain.pools import Terms
-from workers.domain.runner import Level, Runner, RunnerState, place_of
+from workers.domain.runner import Level, Runner, RunnerState, Shape, place_of
 
 # It has no job yet, and will ask GitHub for one or is asking.
 UNTAKEN = frozenset({RunnerState.REQUESTED, RunnerState.BOOTING, RunnerState.IDLE})
+# Of those who are told that there is room, so many may need it no more.
+BESIDE_MAX: Final = 4
 
 
 def runner_for(job: Job, terms: Terms, runner_id: RunnerId, number: int, host_id: HostId, now: datetime) -> Runner:
@@ -33,6 +38,23 @@ def runner_for(job: Job, terms: Terms, runner_id: RunnerId, number: int, host_id
         level=terms.level,
         group_id=terms.group_id,
     )
+
+
+def invited(left: Shape, waiting: Iterable[Job]) -> list[Job]:
+    """Return the jobs that go into this room together, in their order, and a few that would go there alone."""
+    found, beside, rest = list[Job](), 0, left
+    for job in waiting:
+        if job.terms is None or not fits(job.terms.shape, left):
+            continue
+        shape = job.terms.shape
+        if fits(shape, rest):
+            rest = Shape(rest.vcpus - shape.vcpus, rest.memory_mib - shape.memory_mib, rest.disk_mib - shape.disk_mib)
+        elif beside < BESIDE_MAX:
+            beside += 1
+        else:
+            continue
+        found.append(job)
+    return found
 
 
 def made_for(runner: Runner, job: Job) -> Runner:

@@ -21,6 +21,7 @@ from workers.planning.demand import Balance, balance
 from workers.planning.fleet import Fleet, is_coming, is_silent
 from workers.planning.limits import budgets_left, refusal, within_limits
 from workers.planning.paid_time import packed
+from workers.planning.placement import invited
 from workers.ports import Clock, Hints, Store
 
 # The longest day that a clock on a wall can have, and more.
@@ -81,6 +82,19 @@ class Buyer:
     def waiting(self) -> Sequence[Job]:
         """Return the jobs for which a runner is to be made."""
         return self.balance().missing
+
+    def invited(self, host: Host) -> Sequence[Job]:
+        """Return the jobs that are to look at what a host has left: not all that wait, as most would look in vain."""
+        fleet = self.fleet()
+        if not fleet.takes(host):
+            return ()
+        liked = [job for job in self.balance(fleet).missing if job.terms and self._likes(host, job.terms)]
+        return invited(fleet.left(host), liked)
+
+    def _likes(self, host: Host, terms: Terms) -> bool:
+        """Say whether a host is of a cloud from which these terms may be served."""
+        pool = self._pools().pool(terms.pool)
+        return pool is None or not pool.sources.providers or host.cloud in pool.sources.providers
 
     def candidates(self, fleet: Fleet, terms: Terms) -> Sequence[Host]:
         """Return the hosts that can take a runner with these terms now, the pool's favourite clouds first."""

@@ -242,7 +242,7 @@ class Hosts:
     def _offer(self, host: Host) -> bool:
         """Let those who wait know that there is room."""
         if host.state is HostState.READY:
-            self._hints.look_at("job", *(str(job.id) for job in self._buyer.waiting()))
+            self._hints.look_at("job", *(str(job.id) for job in self._buyer.invited(host)))
             leaving = [one.id for one in self._store.hosts.open() if one.deadline_at is not None]
             self._hints.look_at("host", *leaving)
             self._empty(host)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.planning.rows import NOW, SMALL, a_job, a_runner
-from workers.domain.job import JobState
+from workers.domain.job import Job, JobState
 from workers.domain.labels import Interrupt
 from workers.domain.names import HostId, JobId, PackageDigest, RunnerId
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import Terms
 from workers.domain.runner import Level, Runner, RunnerState, Shape
-from workers.planning.placement import counts_on, made_for, may_be_given, runner_for
+from workers.planning.placement import BESIDE_MAX, counts_on, invited, made_for, may_be_given, runner_for
 
 WAITING = a_job(1)
 
@@ -70,3 +70,22 @@ def test_a_runner_of_an_organization_becomes_that_of_the_repository_whose_job_it
     job = replace(a_job(5), repository="octo/other")
     assert (made_for(OF_ORGANIZATION, job).job_id, made_for(OF_ORGANIZATION, job).repository) == (5, "octo/other")
     assert made_for(OF_REPOSITORY, replace(job, repository="Octo/Hello")).repository == "octo/hello"
+
+
+def waiting(number: int, shape: Shape) -> Job:
+    terms = Terms("ci", PackageDigest("sha256:01"), "debian-12", shape, GuestNetwork.NAT, Interrupt.MOVE)
+    return replace(a_job(number), terms=terms)
+
+
+def test_as_many_are_told_of_room_as_it_holds_and_a_few_more() -> None:
+    small, large, huge = Shape(1, 1024, 4096), Shape(2, 2048, 4096), Shape(8, 16384, 4096)
+    jobs = [
+        waiting(1, huge),
+        waiting(2, large),
+        *(waiting(number, large) for number in range(3, 30)),
+        waiting(30, small),
+    ]
+    told = [job.id for job in invited(Shape(3, 3072, 65536), jobs)]
+    assert told == [2, *range(3, 3 + BESIDE_MAX), 30], "the first in the line, a few beside, and whoever still fits in"
+    assert invited(Shape(0, 0, 0), jobs) == []
+    assert invited(Shape(3, 3072, 65536), [a_job(1)]) == [], "it was not judged yet"
