@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workers.bootstrap import pool_fields as fields
 from workers.bootstrap.pools import Wrong, policy_of
+from workers.domain.labels import CPU_MAX
 from workers.domain.pools import Policy
 from workers.settings import ControlSettings
 
@@ -58,6 +59,7 @@ min_ready = 1
 runners_per_repository = 7
 """
 LINES: Final = WHOLE.splitlines()
+DEFAULTS: Final = next(number for number, line in enumerate(LINES) if line.startswith("defaults = "))
 ASSIGNED: Final = [number for number, line in enumerate(LINES) if " = " in line]
 # What a sentence may end with: a word, a quote or what closes one.
 END: Final = re.compile(r"[\w'\")\]}/]$")
@@ -122,12 +124,22 @@ values = (
 
 
 @given(st.sampled_from(ASSIGNED), values)
+@example(next(number for number in ASSIGNED if LINES[number].startswith("vcpus")), "2")
 @settings(max_examples=200)
 def test_a_field_that_holds_something_else_is_taken_or_told_on_its_line(number: int, value: str) -> None:
     key = LINES[number].partition(" = ")[0]
     told = judged("\n".join([*LINES[:number], f"{key} = {value}", *LINES[number + 1 :]]))
     if isinstance(told, list) and key in {"vcpus", "forks", "market", "architecture"}:
-        assert any(sentence.startswith(f"{PATH}:{number + 1}: ") for sentence in told)
+        # A number of processors may be right by itself; then no package is what the pool has by default.
+        place = DEFAULTS if key == "vcpus" and is_number_of_vcpus(value) else number
+        assert any(sentence.startswith(f"{PATH}:{place + 1}: ") for sentence in told)
+
+
+def is_number_of_vcpus(value: str) -> bool:
+    try:
+        return 1 <= int(value, 0) <= CPU_MAX
+    except ValueError:
+        return False
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=80), st.sampled_from(ASSIGNED))
