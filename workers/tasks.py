@@ -12,6 +12,7 @@ import warnings
 from typing import Final
 
 from celery import Celery
+from celery.signals import worker_shutting_down
 
 from workers.app import EVACUATION, QUEUES, worker_app
 from workers.bootstrap.control import open_rounds
@@ -20,8 +21,9 @@ from workers.bootstrap.rounds import Rounds, Upkeep
 from workers.settings import ControlSettings
 from workers.telemetry import start_logging
 
-# Threads of a process: each waits for a host, GitHub or a cloud most of its time.
-THREADS: Final = {"evacuation": 16, "control": 8, "cloud": 4}
+# Tasks that a process has in hand: each waits for the looks that it has asked for. Of a row that several tasks name
+# there is one look for all of those in hand, so the more they are, the less is looked at twice.
+TASKS_AT_ONCE: Final = 64
 
 
 def with_tasks(app: Celery, rounds: Rounds, upkeep: Upkeep) -> Celery:
@@ -59,12 +61,14 @@ def work(queue: str, redis_url: str, rounds: Rounds) -> None:
     upkeep = Upkeep(rounds, queue)
     app = with_tasks(worker_app(redis_url), rounds, upkeep)
     threading.Thread(target=upkeep.run, name="upkeep", daemon=True).start()
+    # Else a process that is told to end would first do all that it has in hand; whoever comes next begins with a sweep.
+    worker_shutting_down.connect(lambda **_: rounds.close(), weak=False)
     # It warns root of hostile pickles; we accept nothing but JSON.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     try:
         app.worker_main(
             [
-                *("--quiet", "worker", "--queues", queue, "--pool", "threads", "--concurrency", str(THREADS[queue])),
+                *("--quiet", "worker", "--queues", queue, "--pool", "threads", "--concurrency", str(TASKS_AT_ONCE)),
                 *("--hostname", f"{queue}@%h", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),
             ]

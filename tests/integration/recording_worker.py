@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from workers.app import QUEUES
-from workers.bootstrap.rounds import Rounds, Row
+from workers.bootstrap.looks import Row
+from workers.bootstrap.rounds import Rounds
 from workers.tasks import work
 from workers.telemetry import start_logging
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from workers.app import CLOUD, CONTROL, EVACUATION
-from workers.bootstrap.rounds import Rounds, Row, Upkeep
+from workers.bootstrap.looks import Row
+from workers.bootstrap.rounds import Rounds, Upkeep
 from workers.domain.errors import LeaseLost, Refused, Throttled, Unreachable
 
 PATIENCE_S = 30.0

@@ -14,9 +14,10 @@ from workers.bootstrap.capacity import capacity_of, offers_of
 from workers.bootstrap.clouds import mark, open_clouds
 from workers.bootstrap.github import open_github
 from workers.bootstrap.github_app import app_login
+from workers.bootstrap.looks import Row
 from workers.bootstrap.policies import Policies
 from workers.bootstrap.recovery import recovery_of
-from workers.bootstrap.rounds import Rounds, Row
+from workers.bootstrap.rounds import Rounds
 from workers.bootstrap.stores import open_objects
 from workers.bootstrap.surroundings import user_data_of
 from workers.clock import SystemClock

@@ -1,12 +1,12 @@
 """Who looks at which row, and when: hints one by one, sweeps over all, and the evacuation's own watch.
 
-    hint ───────────────▶ look_at          now, in the thread of the task
-    beat, every 15 s ───▶ sweep(queue) ┐
-    no beat for 30 s ───▶ sweep(queue) ├─▶ a pool of threads; a row that is being looked at is left alone
+    hint ───────────────▶ look_at      ┐
+    beat, every 15 s ───▶ sweep(queue) ┤   a row that is being looked at is left alone
+    no beat for 30 s ───▶ sweep(queue) ├─▶ looks: a pool of threads, one of them at most for each row
     every second ───────▶ watch        ┤   hosts with a notice and migrations that have not ended; needs no broker
     "later, at …" ──────▶ agenda ──────┘   a row whose look was told when it is worth to be tried again
 
-Whoever looks at a row leases it first, so that doubled looks are harmless.
+Whoever looks at a row leases it first, so that looks of several processes are harmless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import Final
 
@@ -22,15 +22,13 @@ import structlog
 
 from workers.app import EVACUATION, SWEEP_INTERVAL_S
 from workers.bootstrap.agenda import Agenda
+from workers.bootstrap.looks import Looks, Row
 from workers.domain.errors import GiveUp, TryLater
 
 log: Final = structlog.get_logger(__name__)
 
-Row = tuple[str, str]
-"""Kind and id."""
-
 # A whole host's guests are moved at once, and each look may wait some seconds for a host that does not answer.
-LOOKS_AT_ONCE: Final = 16
+LOOKS_AT_ONCE: Final = 24
 # Ends before the broker would hand the task to another.
 SWEEP_LIMIT_S: Final = 60.0
 BEAT_LIMIT_S: Final = 30.0
@@ -48,42 +46,30 @@ class Rounds:
     ) -> None:
         """`due` names for each queue the rows that it is for, `refresh` what its sweep does beside looking at them."""
         self._advance, self._due, self._refresh = look_at, due, refresh
-        self._pool = ThreadPoolExecutor(LOOKS_AT_ONCE, thread_name_prefix="look")
-        self._lock = threading.Lock()
-        self._looked_at: dict[Row, Future[None]] = {}
-        self._agenda = Agenda[Row](self._submit)
+        self._looks = Looks(self._look, LOOKS_AT_ONCE)
+        self._agenda = Agenda[Row](self._looks.soon)
 
     def look_at(self, kind: str, ids: Iterable[str]) -> None:
-        """Look at these rows now; raises nothing, since a sweep looks at them again."""
-        for one in ids:
-            self._look((kind, one))
+        """Look at these rows and return when that is done; raises nothing, since a sweep looks at them again."""
+        wait([self._looks.soon((kind, one)) for one in ids])
 
     def sweep(self, queue: str) -> None:
         """Look at every row that this queue is for; returns when all were looked at or the time is over."""
         with _logged("sweep", queue):
             if queue in self._refresh:
                 self._refresh[queue]()
-            wait([self._submit(row) for row in self._due[queue]()], SWEEP_LIMIT_S)
+            wait([self._looks.unless_under_way(row) for row in self._due[queue]()], SWEEP_LIMIT_S)
 
     def watch(self) -> None:
         """Start a look at all that cannot wait for a hint, and do not wait for its end."""
         with _logged("watch", EVACUATION):
             for row in self._due[EVACUATION]():
-                self._submit(row)
+                self._looks.unless_under_way(row)
 
     def close(self) -> None:
-        """Begin no look any more."""
+        """Begin no look any more; whoever waits for one waits no longer."""
         self._agenda.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _submit(self, row: Row) -> Future[None]:
-        with self._lock:
-            before = self._looked_at.get(row)
-            if before is not None and not before.done():
-                return before
-            self._looked_at = {other: future for other, future in self._looked_at.items() if not future.done()}
-            look = self._looked_at[row] = self._pool.submit(self._look, row)
-            return look
+        self._looks.close()
 
     def _look(self, row: Row) -> None:
         kind, one = row
