@@ -89,6 +89,22 @@ def test_a_row_that_is_asked_for_again_and_again_does_not_keep_others_waiting(na
     assert rows.begun == [ONE, OTHER, ONE]
 
 
+def test_who_may_wait_lets_others_pass_but_not_for_ever(narrow: Looks, rows: Rows) -> None:
+    sweeps, late, hint = ("job", "swept"), ("job", "overdue"), ("runner", "r")
+    asked = [narrow.soon(late, -1.0), narrow.soon(sweeps, 60.0), narrow.soon(OTHER, 1.0), narrow.soon(hint)]
+    rows.let_go.release(5)
+    wait(asked, PATIENCE_S)
+    assert rows.begun == [ONE, late, hint, OTHER, sweeps]
+
+
+def test_who_waits_is_not_made_to_wait_longer_by_whoever_has_more_time(narrow: Looks, rows: Rows) -> None:
+    first, other = ("job", "first"), ("job", "other")
+    asked = [narrow.soon(first, 60.0), narrow.soon(other, 30.0), narrow.soon(first), narrow.soon(first, 90.0)]
+    rows.let_go.release(3)
+    wait(asked, PATIENCE_S)
+    assert rows.begun == [ONE, first, other]
+
+
 def test_whom_a_look_that_is_under_way_is_enough_for_shares_that(narrow: Looks, rows: Rows) -> None:
     asked = narrow.unless_under_way(ONE)
     rows.let_go.release()

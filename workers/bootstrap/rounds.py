@@ -29,6 +29,11 @@ log: Final = structlog.get_logger(__name__)
 
 # A whole host's guests are moved at once, and each look may wait some seconds for a host that does not answer.
 LOOKS_AT_ONCE: Final = 24
+# How long a look may wait for others while there is more to look at than threads: a runner's has a job waiting already
+# and makes room for the next, and a sweep only finds what was not told.
+PATIENCE_S: Final[Mapping[str, float]] = {"runner": 0.0, "migration": 0.0}
+PATIENCE_OF_OTHERS_S: Final = 1.0
+SWEEPS_PATIENCE_S: Final = SWEEP_INTERVAL_S
 # Ends before the broker would hand the task to another.
 SWEEP_LIMIT_S: Final = 60.0
 BEAT_LIMIT_S: Final = 30.0
@@ -51,14 +56,16 @@ class Rounds:
 
     def look_at(self, kind: str, ids: Iterable[str]) -> None:
         """Look at these rows and return when that is done; raises nothing, since a sweep looks at them again."""
-        wait([self._looks.soon((kind, one)) for one in ids])
+        patience = PATIENCE_S.get(kind, PATIENCE_OF_OTHERS_S)
+        wait([self._looks.soon((kind, one), patience) for one in ids])
 
     def sweep(self, queue: str) -> None:
         """Look at every row that this queue is for; returns when all were looked at or the time is over."""
         with _logged("sweep", queue):
             if queue in self._refresh:
                 self._refresh[queue]()
-            wait([self._looks.unless_under_way(row) for row in self._due[queue]()], SWEEP_LIMIT_S)
+            rows = self._due[queue]()
+            wait([self._looks.unless_under_way(row, SWEEPS_PATIENCE_S) for row in rows], SWEEP_LIMIT_S)
 
     def watch(self) -> None:
         """Start a look at all that cannot wait for a hint, and do not wait for its end."""

@@ -39,9 +39,10 @@ class Login:
 
     def __init__(self, url: str, app_id: int, private_key_pem: str) -> None:
         """`url` is the API's root, without a slash at its end. Raises `BadInput` for a key that cannot sign."""
-        require_key(private_key_pem)
+        key = require_key(private_key_pem)
         self.app_id = app_id
-        self._app = Auth.AppAuth(app_id, private_key_pem)
+        # Read once: to read a key, which is proved to be one each time, takes many times as long as to sign with it.
+        self._app = Auth.AppAuth(app_id, lambda: key)  # type: ignore[arg-type,return-value]  # PyJWT takes one, too
         self._options: dict[str, Any] = {
             "base_url": url,
             "seconds_between_requests": 0,
@@ -79,21 +80,18 @@ class Login:
         return clients[installation_id][1]
 
 
-def require_key(pem: str, place: str = "what was given") -> None:
-    """Refuse what is not an App's key before anything is asked with it; not a byte of it is told."""
-    if (because := _unusable(pem)) is not None:
-        raise BadInput(
-            f"{place}: the GitHub App's private key is of no use: {because}; generate one in the App's settings"
-        )
-
-
-def _unusable(pem: str) -> str | None:
+def require_key(pem: str, place: str = "what was given") -> RSAPrivateKey:
+    """Return an App's key. Raises `BadInput`, which tells no byte of it, before anything is asked with what is none."""
     key = _read_key(pem)
     if key is None:
-        return "it cannot be read as a PEM private key without a password"
-    if not isinstance(key, RSAPrivateKey):
-        return "it is not an RSA key"
-    return f"it has {key.key_size} bits, not {KEY_BITS_MIN}" if key.key_size < KEY_BITS_MIN else None
+        because = "it cannot be read as a PEM private key without a password"
+    elif not isinstance(key, RSAPrivateKey):
+        because = "it is not an RSA key"
+    elif key.key_size < KEY_BITS_MIN:
+        because = f"it has {key.key_size} bits, not {KEY_BITS_MIN}"
+    else:
+        return key
+    raise BadInput(f"{place}: the GitHub App's private key is of no use: {because}; generate one in the App's settings")
 
 
 def _read_key(pem: str) -> PrivateKeyTypes | None:

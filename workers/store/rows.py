@@ -7,7 +7,7 @@ figures) is JSON; everything else is itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
 from typing import Any, Final, Generic, TypeVar
 
@@ -47,8 +47,8 @@ class Codec(Generic[T]):
 
     def columns(self, row: T) -> dict[str, Any]:
         """Return the columns that hold this row."""
-        fields = self.adapter.dump_python(row)
-        return {name: value.value if isinstance(value, Enum) else value for name, value in fields.items()}
+        told = self.adapter.dump_python(row)
+        return {name: value.value if isinstance(value, Enum) else value for name, value in told.items()}
 
     def changes(self, before: T, after: T) -> dict[str, Any]:
         """Return the columns that must change so that `before` becomes `after`."""
@@ -87,6 +87,11 @@ class Kind(Codec[T]):
     def id(self) -> Column[Any]:
         """The primary key."""
         return self.table.c.id
+
+    @property
+    def told(self) -> list[Column[Any]]:
+        """The columns that are fields of the row."""
+        return [self.table.c[one.name] for one in fields(self.of)]  # type: ignore[arg-type]  # every row is a dataclass
 
     @property
     def open(self) -> list[str]:

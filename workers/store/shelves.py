@@ -83,7 +83,7 @@ class Statements:
         table, key, token = kind.table, _key(), _token()
         oldest_first = (table.c[kind.since], kind.id)
         self.get = select(table).where(kind.id == key)
-        self.open = select(table).where(table.c[kind.stage].in_(kind.open)).order_by(*oldest_first)
+        self.open = select(*kind.told).where(table.c[kind.stage].in_(kind.open)).order_by(*oldest_first)
         is_free = or_(table.c.lease_until.is_(None), table.c.lease_until < _now())
         taking = update(table).where(kind.id == key, is_free).values(lease_token=token, lease_until=bindparam("until"))
         self.take = taking.returning(table)
@@ -121,6 +121,8 @@ class SqlShelf(Generic[Key, Row]):
         self._database, self._clock, self._lease_wait = database, clock, lease_wait
         self._kind: Kind[Row] = kind
         self._statements = Statements(kind)
+        self._read: dict[Key, tuple[Any, Row]] = {}
+        """What `open` has found last: columns and row."""
 
     def get(self, key: Key) -> Row | None:
         """Return one row."""
@@ -130,7 +132,18 @@ class SqlShelf(Generic[Key, Row]):
 
     def open(self) -> Sequence[Row]:
         """Return every row that is not at the end of its lifecycle, oldest first."""
-        return self._rows(self._statements.open)
+        # To make a row of its columns takes longer than to see that they are the same as the last time.
+        read = dict[Key, tuple[Any, Row]]()
+        with self._database.reading() as connection:
+            found = connection.execute(self._statements.open)
+            names, rows = tuple(found.keys()), found.all()
+        for columns in rows:
+            known = self._read.get(columns.id)
+            if known is None or known[0] != columns:
+                known = columns, self._kind.row(dict(zip(names, columns, strict=True)))
+            read[columns.id] = known
+        self._read = read
+        return [row for _, row in read.values()]
 
     def where(self, *conditions: Any) -> Sequence[Row]:  # noqa: ANN401 SQLAlchemy's own wide type
         """Return the rows that meet these conditions, oldest first."""
