@@ -26,18 +26,21 @@ def hearing(store: SqlStore) -> Iterator[list[tuple[str, Any]]]:
     def hear(_connection: object, _cursor: object, statement: str, told: object, *_: object) -> None:
         asked.append((statement, told))
 
-    event.listen(store._database.engine, "before_cursor_execute", hear)
+    engines = store._database.reader, store._database.writer
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", hear)
     try:
         yield asked
     finally:
-        event.remove(store._database.engine, "before_cursor_execute", hear)
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", hear)
 
 
 def plans(store: SqlStore, ask: Ask) -> list[str]:
     """Return how the database would answer each question of `ask`."""
     with hearing(store) as asked:
         ask(store)
-    with store._database.engine.connect() as connection:
+    with store._database.writer.connect() as connection:
         if store._database.is_postgresql:  # what is short it reads as a whole
             for way in ("seqscan", "bitmapscan"):
                 connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")

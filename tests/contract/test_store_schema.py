@@ -111,15 +111,16 @@ class TestUpgrade:
     def test_a_store_that_was_opened_holds_no_connection_that_a_fork_could_share(
         self, store_url: str, clock: ManualClock
     ) -> None:
-        pool = open_store(store_url, clock)._database.engine.pool.status()
-        assert "Connections in pool: 0" in pool
-        assert "Current Checked out connections: 0" in pool
+        database = open_store(store_url, clock)._database
+        for pool in (database.reader.pool.status(), database.writer.pool.status()):
+            assert "Connections in pool: 0" in pool
+            assert "Current Checked out connections: 0" in pool
 
 
 class TestSqlite:
     def test_an_answered_write_outlives_a_power_cut_and_readers_do_not_wait(self, tmp_path: Path) -> None:
         database = Database(f"sqlite:///{tmp_path / 'store.sqlite'}")
-        with database.reading() as connection:
+        with database.writing() as connection:
             found = {
                 name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
                 for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")

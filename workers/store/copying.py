@@ -38,7 +38,7 @@ def copy_out(url: str, file: Path) -> str:
         with database.reading() as connection:
             revision = revision_of(connection)
         if revision is None:
-            raise Unfit(f"the store {database.engine.url!r} has no tables yet; there is nothing to back up")
+            raise Unfit(f"the store {database.writer.url!r} has no tables yet; there is nothing to back up")
         if database.is_postgresql:
             _require_present(revision)
             with _sqlite(file) as copy:
@@ -61,7 +61,7 @@ def bring_in(file: Path, url: str) -> None:
         upgrade(database)
         with copy.reading() as source, database.writing() as target:
             if not _is_empty(target):
-                raise Unfit(f"the store {database.engine.url!r} is in use; restore into an empty one")
+                raise Unfit(f"the store {database.writer.url!r} is in use; restore into an empty one")
             _copy_rows(source, target)
             if database.is_postgresql:
                 _count_on(target)
@@ -108,7 +108,7 @@ def _require_present(revision: str) -> None:
 
 def _copy_file(database: Database, file: Path) -> None:
     """Let SQLite copy itself in one step, so that whoever writes meanwhile changes nothing in it."""
-    source = database.engine.raw_connection()
+    source = database.writer.raw_connection()
     try:
         with closing(sqlite3.connect(file)) as target:
             driver: Any = source.driver_connection
@@ -120,7 +120,7 @@ def _copy_file(database: Database, file: Path) -> None:
 
 
 def _snapshot(database: Database) -> closing[Connection]:
-    connection = database.engine.connect()
+    connection = database.writer.connect()
     return closing(connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True))
 
 
