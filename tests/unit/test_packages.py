@@ -16,7 +16,7 @@ from tests.unit.small_package import HOST, SIZES, Part, on, rewritten, small_man
 from workers.domain.errors import BadPackage
 from workers.domain.names import PackageDigest
 from workers.host.manifest import MIB, padded
-from workers.host.packages import PackageShelf, Unpacked, verify
+from workers.host.packages import BOOT_FILE, PackageShelf, Unpacked, verify
 
 Change = Callable[[list[Part]], list[Part]]
 
@@ -320,6 +320,22 @@ def test_what_a_killed_process_left_is_not_taken_for_a_package(
 
     assert other.unpacked(digest).memory.read_bytes() == (devices / "memory").read_bytes()
     assert not left.exists()
+
+
+def test_what_an_earlier_boot_has_unpacked_is_verified_and_unpacked_anew(
+    made: tuple[PackageShelf, PackageDigest, Path], tmp_path: Path
+) -> None:
+    """A machine that lost its power may have lost half of a file that it had renamed."""
+    shelf, digest, _ = made
+    here = PackageShelf(shelf._store, tmp_path)
+    found = here.unpacked(digest)
+    whole = found.disk.read_bytes()
+    found.disk.chmod(0o600)
+    found.disk.write_bytes(whole[: len(whole) // 2])
+    assert here.unpacked(digest).disk.read_bytes() != whole, "it is not verified each time"
+    (found.directory / BOOT_FILE).chmod(0o600)
+    (found.directory / BOOT_FILE).write_text("another boot's\n")
+    assert here.unpacked(digest).disk.read_bytes() == whole
 
 
 def test_a_package_that_cannot_be_written_leaves_the_good_one_where_it_was(

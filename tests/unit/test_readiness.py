@@ -16,7 +16,8 @@ from workers.domain.errors import TryLater
 from workers.domain.messages import BootOrder
 from workers.domain.names import PackageDigest, RunnerId, guest_address
 from workers.domain.runner import Shape
-from workers.host.proofs import BOOT_ID, Proofs
+from workers.host.packages import BOOT_ID
+from workers.host.proofs import Proofs
 from workers.host.readiness import TEST_NUMBER, Readiness
 
 ONE, OTHER = PackageDigest("sha256:" + "1" * 64), PackageDigest("sha256:" + "2" * 64)

@@ -4,7 +4,9 @@
     store/by-name-<format>/<recipe>     a symbolic link to the newest one that this version can read
 
 A file lock per digest lets any number of processes ask for the same package:
-one unpacks it, the others wait and find it.
+one unpacks it, the others wait and find it. What an earlier boot of the machine has
+unpacked is unpacked anew: to bring a gigabyte to the disk takes longer than that, so
+nobody waits for it, and a machine that lost its power may have lost half of a file.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ SUFFIX: Final = ".package"
 # Versions that read different formats may share a store, for example while one is tried or taken back.
 BY_NAME: Final = f"by-name-{manifests.FORMAT}"
 MANIFEST_FILE: Final = "manifest.json"
+BOOT_FILE: Final = "boot"
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class PackageShelf:
         directory = self._cache / _stem(digest)
         self._cache.mkdir(parents=True, exist_ok=True)
         with locked(self._cache / f".{_stem(digest)}.lock"):
-            if not directory.exists():
+            if not _is_of_this_boot(directory):
+                shutil.rmtree(directory, ignore_errors=True)
                 self._unpack(digest, directory)
         manifest = manifests.read((directory / MANIFEST_FILE).read_bytes())
         if self._host_class is not None:
@@ -142,11 +147,19 @@ class PackageShelf:
             for name, entry in manifest.entries.items():
                 os.truncate(partial / name, entry.size)
             (partial / MANIFEST_FILE).write_bytes(manifests.written(manifest))
+            (partial / BOOT_FILE).write_bytes(BOOT_ID.read_bytes())
             partial.rename(directory)
         except OSError as error:
             raise _no_room(error, self._cache) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_of_this_boot(directory: Path) -> bool:
+    try:
+        return (directory / BOOT_FILE).read_bytes() == BOOT_ID.read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def _no_room(error: OSError, directory: Path) -> Unfit:

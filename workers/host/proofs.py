@@ -10,8 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from workers.domain.host_class import HostClass
 from workers.domain.names import PackageDigest
-
-BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+from workers.host.packages import BOOT_ID
 
 
 @dataclass(frozen=True)

@@ -215,8 +215,10 @@ class Receiving(Move):
         return round(self._stood_ms + max(0.0, resumed_at - held_at) * 1000, 1)
 
     async def _undo(self) -> None:
-        await self.microvm.wipe()
-        await self._dismiss()
+        try:
+            await self.microvm.wipe()
+        finally:  # nobody may come in, whatever is left of it
+            await self._dismiss()
 
     async def _dismiss(self) -> None:
         ports = self.order.ports
