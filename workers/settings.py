@@ -172,6 +172,8 @@ class ControlSettings(BaseSettings):
     """The emptiest host's guests are moved to others shortly before its paid period ends, so that it is given back."""
     evacuation_room: bool = True
     """What runs in one spot lot has room elsewhere before it is needed, as far as offers allow it."""
+    keep_days: int = Field(default=90, ge=7)
+    """How long what has ended stays in the store, counted from its begin: jobs, runners, hosts and the timeline."""
     hold_limit_s: int = Field(default=600, ge=0)
     """How long a job may ask not to be moved, in all; 0: not at all."""
     guest_network: GuestNetwork = GuestNetwork.RELAY

@@ -36,6 +36,7 @@ from workers.reconcilers.jobs import JobPolicy, Jobs
 from workers.reconcilers.migrations import Migrations
 from workers.reconcilers.parks import Parks
 from workers.reconcilers.polls import POLL_INTERVAL
+from workers.reconcilers.retention import Retention
 from workers.reconcilers.runners import Runners
 from workers.reconcilers.stock import Stockroom
 from workers.reconcilers.survey import Ours
@@ -106,6 +107,8 @@ def rounds_of(reconcilers: Reconcilers, sweep: Sweep, report: Callable[[], None]
         yield from (("host", key) for key in reconcilers.hosts.due())
         if reconcilers.stock is not None:
             yield from (("offers", key) for key in reconcilers.stock.due())
+        if reconcilers.retention is not None:
+            yield from (("retention", key) for key in reconcilers.retention.due())
 
     return Rounds(
         reconcilers.look_at,
@@ -143,6 +146,7 @@ def _reconcilers(
         parks=Parks(store, open_objects(settings, clock), hints, clock, buyer, park_limit),
         hub=_hub(settings, store, relay),
         stock=market.stock,
+        retention=Retention(store.attic, clock, timedelta(days=settings.keep_days)),
         recovery=recovery_of(store, github, github.lists, hosts, hints, clock, ours, settings.recovery_pace),
     )
 

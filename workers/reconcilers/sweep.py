@@ -16,6 +16,7 @@ from workers.reconcilers.migrations import Migrations
 from workers.reconcilers.parks import Parks
 from workers.reconcilers.patience import patience
 from workers.reconcilers.recovery import Recovery
+from workers.reconcilers.retention import Retention
 from workers.reconcilers.runners import Runners
 from workers.reconcilers.stock import Stockroom
 
@@ -33,6 +34,7 @@ class Reconcilers:
     """Of the overlay, if the deployment has one."""
     recovery: Recovery | None = None
     stock: Stockroom | None = None
+    retention: Retention | None = None
 
     def look_at(self, kind: str, key: str) -> None:
         """Advance one row; `kind` and `key` are a hint's."""
@@ -52,6 +54,8 @@ class Reconcilers:
                 self.jobs.look_at_all_of(int(key))
             case "offers" if self.stock is not None:
                 self.stock.refresh(key)
+            case "retention" if self.retention is not None:
+                self.retention.look()
             case "recovery" if self.recovery is not None:
                 self.recovery.look(key)
             case _:

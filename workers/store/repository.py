@@ -33,6 +33,7 @@ from workers.domain.runner import Runner, RunnerState
 from workers.domain.user_data import host_token
 from workers.ports import Clock
 from workers.store import breakers, decisions, installations, remarks, schema, sightings, stations
+from workers.store.attic import SqlAttic
 from workers.store.catalogues import SqlCatalogues
 from workers.store.connection import Database, insert_missing, insert_once, upsert
 from workers.store.places import insert_events
@@ -81,6 +82,7 @@ class SqlStore:
         self.hosts = SqlShelf[HostId, Host](database, HOSTS, clock, lease_wait)
         self.migrations = SqlShelf[MigrationId, Migration](database, MIGRATIONS, clock, lease_wait)
         self.catalogues = SqlCatalogues(database)
+        self.attic = SqlAttic(database)
 
     def close(self) -> None:
         """Let every connection go."""

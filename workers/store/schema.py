@@ -196,6 +196,7 @@ deliveries: Final = Table(
     Column("received_at", Moment, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("refused", Text),
+    Index("ix_deliveries_received_at", "received_at"),
 )
 
 installations: Final = Table(
