@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import MetaData, Table, insert, select
+from sqlalchemy import MetaData, Table, insert, inspect, make_url, select
 
+from tests.contract.conftest import empty_database
 from tests.contract.store_rows import START, ManualClock, a_fact, a_host, a_job, a_migration, a_runner
 from workers.domain.host import Host
 from workers.domain.job import Job
@@ -25,7 +27,7 @@ from workers.store.repository import open_store
 from workers.store.revisions import revisions
 from workers.store.rows import FACTS, HOSTS, JOBS, MIGRATIONS, RUNNERS, Kind
 from workers.store.schema import METADATA
-from workers.store.upgrade import upgrade
+from workers.store.upgrade import newest, upgrade
 
 WORDS: Mapping[str, object] = {"TEXT": "x", "BIGINT": 7, "INTEGER": 7, "FLOAT": 0.5, "BOOLEAN": True, "BLOB": b"\x00"}
 # What a step forgets on purpose: until then a host's class was said in other words (classes.py).
@@ -97,6 +99,39 @@ def test_a_store_of_this_revision_is_upgraded_with_all_its_rows(
                 assert plain({key: kept[key] for key in given.keys() - forgotten}) == plain(
                     {key: value for key, value in given.items() if key not in forgotten}
                 )
+
+
+def described(database: Database) -> dict[str, object]:
+    """Say all of every table that a program could notice."""
+    with database.reading() as connection:
+        seen, found = inspect(connection), dict[str, object]()
+        for name in seen.get_table_names():
+            columns = [
+                (one["name"], str(one["type"]), one["nullable"], one["default"]) for one in seen.get_columns(name)
+            ]
+            indexes = [
+                (one["name"], one["column_names"], one["unique"], sorted(map(str, one["dialect_options"].values())))
+                for one in seen.get_indexes(name)
+            ]
+            keys = seen.get_pk_constraint(name)
+            found[name] = sorted(columns), sorted(indexes, key=str), sorted(keys["constrained_columns"]), keys["name"]
+            if not database.is_postgresql:
+                made = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).scalar_one()
+                found[f"{name}, counted for ever"] = "AUTOINCREMENT" in made
+        return found
+
+
+def test_what_is_made_at_once_is_what_the_steps_lead_to(
+    store_url: str, clock: ManualClock, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with closing(Database(store_url)) as database:
+        upgrade(database)
+        at_once = described(database)
+    (tmp_path / "other").mkdir()
+    other = empty_database(make_url(store_url).get_backend_name(), request, tmp_path / "other")
+    with closing(Database(other)) as database:
+        upgrade(database, to=newest())
+        assert described(database) == at_once
 
 
 def test_there_is_one_line_of_revisions() -> None:

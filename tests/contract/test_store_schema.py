@@ -30,6 +30,9 @@ COLUMNS_SINCE = (
     *("hosts.pool", "hosts.price", "hosts.ended_at", "hosts.sources", "hosts.machine", "reports.seen_at"),
 )
 
+# Since revision 0016.
+INDEXES_SINCE = ("ix_events_host_id", "ix_reports_runner_id", "ix_deliveries_received_at")
+
 
 def differences(store_url: str, metadata: MetaData) -> list[object]:
     engine = create_engine(store_url)
@@ -80,7 +83,7 @@ class TestUpgrade:
             connection.execute(text("""UPDATE hosts SET host_class = '{"acceleration": "tcg", "machine": "pc"}'"""))
             for table in ("stations", "installations", "remarks", "breakers", "catalogues"):
                 connection.execute(text(f"DROP TABLE {table}"))
-            for index in ("ix_jobs_run_id", "ix_events_host_id", "ix_reports_runner_id"):
+            for index in ("ix_jobs_run_id", *INDEXES_SINCE):
                 connection.execute(text(f"DROP INDEX {index}"))
             for column in COLUMNS_SINCE:
                 connection.execute(text("ALTER TABLE {} DROP COLUMN {}".format(*column.split("."))))
@@ -100,7 +103,7 @@ class TestUpgrade:
         engine = create_engine(store_url)
         with engine.begin() as connection:
             connection.execute(text("DROP TABLE catalogues"))
-            for index in ("ix_events_host_id", "ix_reports_runner_id"):
+            for index in INDEXES_SINCE:
                 connection.execute(text(f"DROP INDEX {index}"))
             connection.execute(text("UPDATE alembic_version SET version_num = '0014'"))
         engine.dispose()

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import URL, Connection, Engine, Insert, NullPool, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Insert, NullPool, Table, create_engine, event, make_url, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import (
     ArgumentError,
@@ -52,6 +52,8 @@ PRAGMAS: Final = (
     "cache_size=-65536",
 )
 
+# Held until the transaction ends.
+ALONE: Final = text("SELECT pg_advisory_xact_lock(7707002)")
 INSIDES: Final = 4096
 REMEDY: Final = "write sqlite:////path/file or postgresql+psycopg://user@host/name"
 
@@ -86,6 +88,14 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Write, and read what the write depends on. Nothing slow may happen here: on SQLite all others wait."""
         with self._translated(), self.writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """Write while no other process is in such a block: of several that start at once one makes the tables."""
+        with self.writing() as connection:
+            if self.is_postgresql:
+                connection.execute(ALONE)
             yield connection
 
     @contextmanager

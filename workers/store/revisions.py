@@ -9,13 +9,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from workers.domain.errors import Unfit
 from workers.store.connection import Database
 
-# Held until the transaction ends, so that of several processes that start at once one makes the tables.
-UPGRADE_LOCK: Final = text("SELECT pg_advisory_xact_lock(7707002)")
 HEAD: Final = "head"
 
 
@@ -30,9 +28,7 @@ def take(database: Database, to: str = HEAD) -> None:
     with database.reading() as connection:
         if revision_of(connection) == scripts.get_current_head():
             return
-    with database.writing() as connection:
-        if database.is_postgresql:
-            connection.execute(UPGRADE_LOCK)
+    with database.alone() as connection:
         _refuse_newer(scripts, revision_of(connection))
         config.attributes["connection"] = connection
         command.upgrade(config, to)
