@@ -62,6 +62,7 @@ def report(store: SqlStore) -> None:
 
 
 QUESTIONS: Final[dict[str, tuple[str, Ask]]] = {
+    "the runners of one host": ("ix_runners_host_id", lambda store: store.runners_on(H)),
     "the timeline of one host": ("ix_events_host_id", lambda store: store.timeline_of(H)),
     "a load that a former host has measured": (
         "ix_reports_runner_id",

@@ -25,7 +25,7 @@ from tests.integration.control_plane import (
     eventually,
     is_alive,
 )
-from workers.app import QUEUES, BackgroundHints, sending_to
+from workers.app import CONTROL, QUEUES, BackgroundHints, sending_to, worker_app
 from workers.domain.host import HostState
 from workers.domain.names import HostId, JobId
 from workers.store.repository import SqlStore
@@ -83,6 +83,20 @@ class TestQueues:
             swept = [f"{queue} job swept-{queue}" for queue in QUEUES]
             eventually(lambda: {*expected, *swept} <= set(looks(control)))
         assert sorted(look for look in looks(control) if "swept" not in look) == expected
+
+    def test_a_runner_s_hint_is_handed_out_before_jobs_that_were_told_of_earlier(self, control: ControlPlane) -> None:
+        send, app = sending_to(control.redis_url), worker_app(control.redis_url)
+        with control.redis():
+            for kind in ("job", "job", "runner", "installation"):
+                send(kind, ("1",), CONTROL)
+            with app.connection() as connection, connection.channel() as channel:
+                told = [channel.basic_get(CONTROL) for _ in range(4)]
+        assert [one.headers["task"].removeprefix("look_at_") for one in told] == [
+            "runner",
+            "installation",
+            "job",
+            "job",
+        ]
 
 
 class TestWithoutRedis:

@@ -19,10 +19,10 @@ from workers.domain.host import Host, HostState, fits, room
 from workers.domain.job import Job
 from workers.domain.migration import MIGRATION, Migration, MigrationPhase
 from workers.domain.names import HostId
-from workers.domain.runner import Quota, Runner, RunnerState, Shape
+from workers.domain.runner import Quota, Runner, Shape
 from workers.store.connection import insert_once
 from workers.store.rows import EVENTS, HOSTS, JOBS, MIGRATIONS, RUNNERS, Kind
-from workers.store.schema import migrations, runners
+from workers.store.schema import IS_HERE, migrations, runners
 
 NOTHING: Final = Shape(vcpus=0, memory_mib=0, disk_mib=0)
 LEAVING: Final = frozenset({HostState.LOST, HostState.TERMINATING, HostState.TERMINATED})
@@ -37,7 +37,7 @@ _QUOTA_LOCK: Final = text("SELECT pg_advisory_xact_lock(7707002, hashtext(:place
 _OF_REPOSITORY: Final = select(func.count()).where(
     runners.c.pool == bindparam("pool"),
     func.lower(runners.c.repository) == func.lower(bindparam("place")),
-    runners.c.state != RunnerState.GONE.value,
+    IS_HERE,
 )
 
 
@@ -114,7 +114,7 @@ def _locked(connection: Connection, host_id: HostId) -> Host | None:
 
 def _shapes(connection: Connection, host_id: HostId) -> list[Shape]:
     """Return what is taken of a host: what runs there, and what is on its way to it."""
-    here = select(runners.c.shape).where(runners.c.host_id == host_id, runners.c.state != RunnerState.GONE.value)
+    here = select(runners.c.shape).where(runners.c.host_id == host_id, IS_HERE)
     coming = (
         select(runners.c.shape)
         .join(migrations, migrations.c.runner_id == runners.c.id)

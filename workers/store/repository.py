@@ -29,7 +29,7 @@ from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.overlay import Station
 from workers.domain.registration import Token
 from workers.domain.remark import Remark
-from workers.domain.runner import Runner, RunnerState
+from workers.domain.runner import Runner
 from workers.domain.user_data import host_token
 from workers.ports import Clock
 from workers.store import breakers, decisions, installations, remarks, schema, sightings, stations
@@ -38,13 +38,12 @@ from workers.store.catalogues import SqlCatalogues
 from workers.store.connection import Database, insert_missing, insert_once, upsert
 from workers.store.places import insert_events
 from workers.store.rows import EVENTS, FACTS, HOLDS, HOSTS, JOBS, MIGRATIONS, REPORTS, RUNNERS, TOKENS
-from workers.store.schema import deliveries, events, facts, holds, hosts, reports, runners, tokens
+from workers.store.schema import IS_HERE, deliveries, events, facts, holds, hosts, reports, runners, tokens
 from workers.store.shelves import SqlShelf
 from workers.store.upgrade import upgrade
 
 _KEPT = tuple(column.name for column in deliveries.c)
-_IS_HERE = runners.c.state != RunnerState.GONE.value
-_NUMBERS = select(runners.c.number).where(_IS_HERE)
+_NUMBERS = select(runners.c.number).where(IS_HERE)
 _FACTS_OF = select(facts).where(facts.c.job_id == bindparam("job")).order_by(facts.c.number)
 _UNSEEN = select(facts.c.job_id).where(~facts.c.is_in_row).group_by(facts.c.job_id).order_by(func.min(facts.c.number))
 _HAS_UNSEEN = select(facts.c.job_id).where(~facts.c.is_in_row, facts.c.job_id == bindparam("job")).limit(1)
@@ -175,7 +174,7 @@ class SqlStore:
 
     def runners_on(self, host_id: HostId) -> Sequence[Runner]:
         """Return the runners whose host this is and that are not GONE."""
-        return self.runners.where(runners.c.host_id == host_id, _IS_HERE)
+        return self.runners.where(runners.c.host_id == host_id, IS_HERE)
 
     def runner_named(self, name: str) -> Runner | None:
         """Return the runner that GitHub knows by this name."""
