@@ -21,9 +21,9 @@ from workers.bootstrap.rounds import Rounds, Upkeep
 from workers.settings import ControlSettings
 from workers.telemetry import start_logging
 
-# Tasks that a process has in hand: each waits for the looks that it has asked for. Of a row that several tasks name
-# there is one look for all of those in hand, so the more they are, the less is looked at twice.
-TASKS_AT_ONCE: Final = 64
+# A hint's task only says what is to be looked at, so that hints never pile up in Redis, each with rows that others name
+# as well; a sweep's waits until it is over, and the beat sends the next one after 15 s.
+TASKS_AT_ONCE: Final = 8
 
 
 def with_tasks(app: Celery, rounds: Rounds, upkeep: Upkeep) -> Celery:

@@ -30,8 +30,8 @@ log: Final = structlog.get_logger(__name__)
 # A whole host's guests are moved at once, and each look may wait some seconds for a host that does not answer.
 LOOKS_AT_ONCE: Final = 24
 # How long a look may wait for others while there is more to look at than threads: a runner's has a job waiting already
-# and makes room for the next, and a sweep only finds what was not told.
-PATIENCE_S: Final[Mapping[str, float]] = {"runner": 0.0, "migration": 0.0}
+# and makes room for the next, a notice does not wait at all, and a sweep only finds what was not told.
+PATIENCE_S: Final[Mapping[str, float]] = {"runner": 0.0, "migration": 0.0, "host": 0.0}
 PATIENCE_OF_OTHERS_S: Final = 1.0
 SWEEPS_PATIENCE_S: Final = SWEEP_INTERVAL_S
 # Ends before the broker would hand the task to another.
@@ -55,9 +55,13 @@ class Rounds:
         self._agenda = Agenda[Row](self._looks.soon)
 
     def look_at(self, kind: str, ids: Iterable[str]) -> None:
-        """Look at these rows and return when that is done; raises nothing, since a sweep looks at them again."""
-        patience = PATIENCE_S.get(kind, PATIENCE_OF_OTHERS_S)
-        wait([self._looks.soon((kind, one), patience) for one in ids])
+        """Begin to look at these rows as soon as there is a thread for each, and do not wait for it; raises nothing.
+
+        Of a row there is one look for all who tell of it until then. A process that ends forgets which: whoever comes
+        next, or works beside it, finds them by its sweep.
+        """
+        for one in ids:
+            self._looks.soon((kind, one), PATIENCE_S.get(kind, PATIENCE_OF_OTHERS_S))
 
     def sweep(self, queue: str) -> None:
         """Look at every row that this queue is for; returns when all were looked at or the time is over."""
