@@ -13,7 +13,6 @@ from workers.ports import Clock
 
 log: Final = structlog.get_logger(__name__)
 
-KIND: Final = "retention"
 INTERVAL: Final = timedelta(hours=1)
 # GitHub sends one again for three days at most; what it said of jobs is kept with them.
 DELIVERIES_KEPT: Final = timedelta(days=7)

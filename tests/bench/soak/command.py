@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 def read(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     wanted = argparse.ArgumentParser(prog="./dev bench soak", description=__doc__)
-    wanted.add_argument("--jobs", type=int, default=1000, metavar="N", help="20,000 take half an hour on two cores")
+    wanted.add_argument("--jobs", type=int, default=1000, metavar="N", help="20,000 take most of an hour on two cores")
     wanted.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
     wanted.add_argument("--outstanding", type=int, default=300, metavar="N", help="no more jobs than so many at once")
     wanted.add_argument("--seed", type=int, default=1)
