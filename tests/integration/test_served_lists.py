@@ -89,7 +89,7 @@ def test_a_worker_gives_no_runner_to_whom_it_does_not_serve(
     store = open_store(settings.database, SystemClock())
     store.write_deliveries([delivery])
     rounds = open_rounds(settings.model_copy(update=lists))
-    rounds.look_at("job", [str(job_id)])
+    rounds.sweep(CONTROL)
     rounds.close()
     row = store.jobs.get(job_id)
     store.close()
