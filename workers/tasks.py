@@ -62,7 +62,10 @@ def work(queue: str, redis_url: str, rounds: Rounds) -> None:
     app = with_tasks(worker_app(redis_url), rounds, upkeep)
     threading.Thread(target=upkeep.run, name="upkeep", daemon=True).start()
     # Else a process that is told to end would first do all that it has in hand; whoever comes next begins with a sweep.
-    worker_shutting_down.connect(lambda **_: rounds.close(), weak=False)
+    # It is told in a signal's handler, where to wait for a lock could be to wait for oneself: a thread does the rest.
+    told_to_end = threading.Event()
+    threading.Thread(target=_close_when, args=(told_to_end, rounds), name="closing", daemon=True).start()
+    worker_shutting_down.connect(lambda **_: told_to_end.set(), weak=False)
     # It warns root of hostile pickles; we accept nothing but JSON.
     warnings.filterwarnings("ignore", message="You're running the worker with superuser")
     try:
@@ -76,6 +79,11 @@ def work(queue: str, redis_url: str, rounds: Rounds) -> None:
     finally:
         upkeep.stop()
         rounds.close()
+
+
+def _close_when(told_to_end: threading.Event, rounds: Rounds) -> None:
+    told_to_end.wait()
+    rounds.close()
 
 
 def beat(settings: ControlSettings) -> None:
