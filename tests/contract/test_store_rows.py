@@ -309,3 +309,22 @@ class TestErrors:
         with sql_store._database.writing() as connection:
             connection.execute(text("UPDATE jobs SET name = name"))
             assert sql_store.jobs.open() == []
+
+
+class TestOpenRows:
+    def test_each_is_told_as_it_is_now_whoever_has_changed_it(self, store: WholeStore) -> None:
+        """What was read before is not read again, unless it has changed."""
+        host = replace(a_host("a"), heartbeat_at=None)
+        store.hosts.add(host)
+        store.jobs.add(a_job(1))
+        assert list(store.hosts.open()) == [host]
+        store.note_heartbeat(host.id, START, CLASS, ())
+        assert [one.heartbeat_at for one in store.hosts.open()] == [START]
+        before = store.jobs.open()
+        with store.jobs.lease(a_job(1).id) as lease:
+            lease.write(replace(lease.row, deferred="no room"))
+        assert [one.deferred for one in before] == [a_job(1).deferred]
+        assert [one.deferred for one in store.jobs.open()] == ["no room"]
+        with store.jobs.lease(a_job(1).id) as lease:
+            lease.write(replace(lease.row, state=JobState.COMPLETED))
+        assert list(store.jobs.open()) == []
