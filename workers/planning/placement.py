@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from workers.domain.host import fits
-from workers.domain.job import Job
+from workers.domain.job import Job, JobState
 from workers.domain.names import HostId, RunnerId
 from workers.domain.pools import Terms
 from workers.domain.runner import Level, Runner, RunnerState, Shape, place_of
@@ -83,3 +83,10 @@ def counts_on(job: Job, runner: Runner | None) -> bool:
             RunnerState.BUSY,
         }
     )
+
+
+def strays(job: Job, runner: Runner | None) -> bool:
+    """Say whether GitHub has given a job that runs a runner of another pool than its own."""
+    if runner is None or job.state is not JobState.RUNNING or job.unserved is not None or job.terms is None:
+        return False
+    return runner.pool not in {"", job.terms.pool}

@@ -16,6 +16,7 @@ from workers.domain.job import JOB, Job, JobState
 from workers.domain.messages import GuestRunnerState, MonitorState, RunnerReport
 from workers.domain.runner import Runner, RunnerEnd, RunnerState
 from workers.planning.fleet import is_leaving, is_lost, is_terminated
+from workers.planning.placement import counts_on
 
 # GitHub removes an idle just-in-time runner after 2 to 6 minutes, so an unused one is ended by us first.
 UNUSED_RUNNER_LIMIT: Final = timedelta(minutes=2)
@@ -217,6 +218,13 @@ def is_taken_away(seen: RunnerSeen) -> bool:
             return False
         case _:
             return is_terminated(seen.host) and is_dead(seen)
+
+
+def goes_on(job: Job, runner: Runner, host: Host | None) -> bool:
+    """Say whether all is well with a job and the runner that its row names, on this host."""
+    if job.state is JobState.PLACED:
+        return counts_on(job, runner)
+    return job.state is JobState.RUNNING and not is_taken_away(RunnerSeen(runner, host, job, None))
 
 
 def is_lost_with_its_host(seen: RunnerSeen, is_host_silent: bool) -> bool:  # noqa: FBT001 a fact, not a switch

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 
 from workers.domain.events import Event, Happening, JobAction, JobFact
 from workers.domain.installation import EVERYBODY, Guests
@@ -20,8 +21,8 @@ from workers.domain.pools import Origin, Policy, Terms
 from workers.domain.runner import RUNNER, Runner, RunnerState
 from workers.planning import facts as planning
 from workers.planning.fleet import is_silent
-from workers.planning.placement import counts_on, made_for, may_be_given
-from workers.planning.running import RunnerSeen, is_lost_with_its_host, is_taken_away
+from workers.planning.placement import counts_on, made_for, may_be_given, strays
+from workers.planning.running import RunnerSeen, goes_on, is_lost_with_its_host, is_taken_away
 from workers.planning.serving import judge
 from workers.planning.standing import stopped
 from workers.ports import Clock, Hints, Lease, Store
@@ -31,6 +32,7 @@ from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.deployments import Deployed, JobGitHub
 from workers.reconcilers.groups import Groups
 from workers.reconcilers.origins import Origins
+from workers.reconcilers.overview import Overview, overview
 from workers.reconcilers.placing import Placing
 from workers.reconcilers.polls import POLL_INTERVAL, Polls, is_in_doubt
 from workers.reconcilers.reruns import Reruns
@@ -90,9 +92,20 @@ class Jobs:
         self._reruns = Reruns(store, installed, clock, self.answers, Deployed(store, github, clock))
 
     def due(self) -> Sequence[JobId]:
-        """Return every job that has something left to be done."""
-        unseen = self._store.jobs_with_unseen_facts()
-        return list(dict.fromkeys((*unseen, *(job.id for job in self._store.jobs.open()))))
+        """Return every job that may need something."""
+        unseen, seen = self._store.jobs_with_unseen_facts(), overview(self._store, self._clock.now())
+        self._polls.keep_only(seen.jobs.keys())
+        served = cache(lambda installation, repository: refusal(self._store, installation, repository) is None)
+        rest = (job for job in seen.jobs.values() if served(job.installation_id, job.repository))
+        resting = {job.id for job in rest if self._may_rest(job, seen)}
+        return list(dict.fromkeys((*unseen, *(job_id for job_id in seen.jobs if job_id not in resting))))
+
+    def _may_rest(self, job: Job, seen: Overview) -> bool:
+        """Say whether a look at a job of which nothing new was heard would find nothing to do."""
+        runner = seen.runners.get(job.runner_id) if job.runner_id else None
+        if runner is None or job.terms is None or strays(job, runner):
+            return False
+        return goes_on(job, runner, seen.host_of(runner)) and self._polls.may_rest(job, runner, seen.read_at)
 
     def advance(self, job_id: JobId) -> None:
         """Write down what is known of a job and do what follows from it.
@@ -119,11 +132,9 @@ class Jobs:
             self._hints.look_at("runner", lease.row.runner_id)
 
     def _goes_on(self, job: Job) -> bool:
-        """Say whether a job needs nothing of us now: most looks, as sweeps look at all, find that and write nothing."""
+        """Say whether a job needs nothing of us now: most looks find that, and write nothing."""
         runner = self._runner(job)
-        if job.state is JobState.PLACED:
-            return counts_on(job, runner)
-        return job.state is JobState.RUNNING and runner is not None and not is_taken_away(self._seen(runner))
+        return runner is not None and goes_on(job, runner, host_of(self._store, runner.host_id))
 
     def _create(self, facts: Sequence[JobFact]) -> Job | None:
         if not facts:
@@ -190,12 +201,7 @@ class Jobs:
         if job.end is not None:
             return None
         is_judged = job.terms is not None and job.state not in {JobState.WAITING, JobState.QUEUED}
-        return self._origins.of(job, facts) if not is_judged or self._strays(job) else None
-
-    def _strays(self, job: Job) -> bool:
-        """Say whether GitHub has given it a runner of another pool than its own."""
-        runner = self._runner(job) if job.state is JobState.RUNNING and job.unserved is None else None
-        return runner is not None and job.terms is not None and runner.pool not in {"", job.terms.pool}
+        return self._origins.of(job, facts) if not is_judged or strays(job, self._runner(job)) else None
 
     def _hear(self, lease: Lease[Job], facts: Sequence[JobFact], answer: JobFact | None) -> None:
         told = planning.sum_of(facts if answer is None else (*facts, answer))
@@ -351,7 +357,7 @@ class Jobs:
         GitHub may give a runner of ours to a job that was not judged yet, or was refused: its labels are all it knows.
         """
         job = lease.row
-        if not isinstance(decided, Unserved) and self._strays(job):
+        if not isinstance(decided, Unserved) and strays(job, self._runner(job)):
             decided = self._tolerated(job, decided, origin)
         if not isinstance(decided, Unserved):
             if (job.terms, job.unserved) != (decided, None):

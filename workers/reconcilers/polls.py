@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -32,6 +32,18 @@ class Polls:
         self._store, self._github, self._clock, self._usual = store, github, clock, interval
         self._asked_at: dict[JobId, datetime] = {}  # forgotten at a restart, which costs one more question a job
         self._unknown_since: dict[JobId, datetime] = {}  # forgotten at a restart, after which it takes two more
+        self._due_at: dict[JobId, datetime] = {}
+        self._notes = (self._asked_at, self._unknown_since, self._due_at)
+
+    def may_rest(self, job: Job, runner: Runner | None, now: datetime) -> bool:
+        """Say whether a job that has this runner is known not to be asked about yet, as long as no fact comes."""
+        return now < self._due_at.get(job.id, now) and not is_in_doubt(job, runner)
+
+    def keep_only(self, jobs: Collection[JobId]) -> None:
+        """Forget every other job."""
+        for notes in self._notes:
+            for gone in [job_id for job_id in list(notes) if job_id not in jobs]:
+                notes.pop(gone, None)
 
     def of(self, job: Job, facts: Sequence[JobFact]) -> JobFact | None:
         """Return what GitHub says of this job now; None if there is no reason to ask, or no answer."""
@@ -42,7 +54,8 @@ class Polls:
             return None
         heard_at = max([fact.seen_at for fact in facts], default=job.queued_at)
         silent_for = now - max(heard_at, self._asked_at.get(job.id, heard_at))
-        if planning.waits(job, facts) is not None and silent_for < self._interval(job):
+        if planning.waits(job, facts) is not None and silent_for < (interval := self._interval(job)):
+            self._due_at[job.id] = now - silent_for + interval
             return None
         self._asked_at[job.id] = now
         try:
@@ -69,8 +82,8 @@ class Polls:
         return self._github.number_of(runner.installation_id, runner.place, runner.id) is None
 
     def _forget(self, job: Job) -> None:
-        self._asked_at.pop(job.id, None)
-        self._unknown_since.pop(job.id, None)
+        for notes in self._notes:
+            notes.pop(job.id, None)
 
     def _interval(self, job: Job) -> timedelta:
         if job.state is JobState.WAITING:

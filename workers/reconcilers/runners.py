@@ -26,6 +26,7 @@ from workers.planning.placement import counts_on
 from workers.planning.running import Ending, RunnerSeen, RunnerStep, end_of_retired, is_in_vain, is_let_go, next_step
 from workers.ports import Clock, Forwarding, GitHub, Hints, HostApi, Lease, Registration, Relay, Store
 from workers.reconcilers.breakers import Breakers
+from workers.reconcilers.overview import UP, overview
 from workers.reconcilers.sight import host_of
 from workers.reconcilers.standing import WhereInstalled, refusal
 
@@ -57,8 +58,9 @@ class Runners:
         self._breakers = Breakers(store, clock)
 
     def due(self) -> Sequence[RunnerId]:
-        """Return every runner that is not GONE."""
-        return [runner.id for runner in self._store.runners.open()]
+        """Return every runner that may need something."""
+        seen = overview(self._store, self._clock.now())
+        return [runner.id for runner in seen.runners.values() if not seen.is_well(runner)]
 
     def advance(self, runner_id: RunnerId) -> None:
         """Take this runner as far as it goes now. Raises `TryLater`, mostly because another has the lease."""
@@ -76,9 +78,8 @@ class Runners:
             return self._act(lease, seen, next_step(seen, self._clock.now()))
 
     def _goes_on(self, runner: Runner) -> bool:
-        """Say whether it needs nothing of us now: most looks, as sweeps look at all, find that and write nothing."""
-        is_up = runner.state in {RunnerState.IDLE, RunnerState.BUSY}
-        return is_up and next_step(self._gather(runner), self._clock.now()) is RunnerStep.WAIT
+        """Say whether it needs nothing of us now: most looks find that, and write nothing."""
+        return runner.state in UP and next_step(self._gather(runner), self._clock.now()) is RunnerStep.WAIT
 
     def _gather(self, runner: Runner) -> RunnerSeen:
         return RunnerSeen(
