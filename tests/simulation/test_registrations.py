@@ -243,12 +243,22 @@ def test_where_github_does_not_do_so_the_registration_is_taken_away_soon() -> No
     assert len(world.trouble.of("github", "deregister")) == 1
 
 
-def test_a_program_that_has_ended_before_github_says_so_is_asked_for_and_not_deleted() -> None:
-    """A question costs a fifth of a deletion."""
+def test_a_program_that_has_ended_before_github_says_so_costs_no_question_and_no_deletion() -> None:
     world = World()
     world.github.missed = {JobAction.COMPLETED}
     world.github.queue(1)
     world.until(lambda: world.github.conclusions(1) == ["success"], 10 * MINUTE)
     world.until(lambda: not world.store.runners.open(), MINUTE)
-    assert world.trouble.of("github", "number_of")
+    assert not world.trouble.of("github", "number_of")
     assert not world.trouble.of("github", "deregister")
+
+
+def test_a_program_that_ended_without_its_job_leaves_a_registration_and_the_reaper_finds_it() -> None:
+    world = World()
+    world.github.missed = {JobAction.COMPLETED}
+    world.github.keeps_runners = True
+    world.github.queue(1)
+    world.until(lambda: world.github.conclusions(1) == ["success"], 10 * MINUTE)
+    world.until(lambda: not world.store.runners.open(), MINUTE)
+    assert len(world.github.runners) == 1
+    world.until(lambda: not world.github.runners, 3 * MINUTE)

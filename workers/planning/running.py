@@ -183,12 +183,14 @@ def _is_job_over(seen: RunnerSeen) -> bool:
 
 
 def is_let_go(seen: RunnerSeen) -> bool:
-    """Say whether GitHub has removed its registration by itself: it was good for one job, and GitHub says that is over.
+    """Say whether GitHub removes its registration by itself: it was good for one job, and that is over.
 
-    If it has not after all, the reaper finds what is left.
+    GitHub may say so a little later than its program ends. If it has not after all, the reaper finds what is left.
     """
-    job, is_usual = seen.job, seen.runner.end in {None, RunnerEnd.JOB_COMPLETED}
-    if job is None or job.runner_id != seen.runner.id or not is_usual:
+    runner, job = seen.runner, seen.job
+    if runner.end is RunnerEnd.JOB_COMPLETED and has_ended(seen):
+        return True
+    if job is None or job.runner_id != runner.id or runner.end not in {None, RunnerEnd.JOB_COMPLETED}:
         return False
     return job.started_at is not None and job.conclusion is not None
 

@@ -266,22 +266,14 @@ class Runners:
         return self._end(lease, end)
 
     def _part(self, lease: Lease[Runner], seen: RunnerSeen) -> None:
-        """Take the registration away, unless GitHub has done so by itself because its one job is over.
+        """Take the registration away, unless GitHub does so by itself because its one job is over.
 
         A deletion costs as much of GitHub's limits as five questions.
         """
-        if not is_let_go(seen) and not self._has_gone_by_itself(lease.row):
+        if not is_let_go(seen):
             self._let_go(lease)
         elif lease.row.github_id is not None:
             lease.write(replace(lease.row, github_id=None))
-
-    def _has_gone_by_itself(self, runner: Runner) -> bool:
-        """Ask whether the registration went with the program, which has ended while nobody told us of its job."""
-        if runner.end is not RunnerEnd.JOB_COMPLETED or runner.github_id is None:
-            return False
-        with suppress(Refused):
-            return self._github.number_of(runner.installation_id, runner.place, runner.id) is None
-        return False
 
     def _let_go(self, lease: Lease[Runner]) -> None:
         """Take the registration away, or leave it if GitHub refuses us: it drops runners that it hears nothing of."""
