@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -118,6 +120,22 @@ def test_a_guest_that_was_pressed_is_let_go_when_its_move_ends_or_its_daemon_doe
         rig.rows.wait(row.id, MigrationPhase.ABORTED)
         rig.settle(order.runner_id)
     assert rig["a"].call(order.runner_id, "RunnerStatus")
+
+
+def is_sending(rig: Rig, order: BootOrder) -> bool:
+    return rig["a"].inside.run(rig["a"].microvm(order.runner_id).qemu.migration()).get("status") == "active"
+
+
+def test_a_target_whose_source_dies_says_what_it_did_not_take(rig: Rig) -> None:
+    order = boot(rig, 1)
+    slow_down(rig, SLOW_LINE)
+    row = rig.begin(order, "a", "b")
+    eventually(lambda: is_sending(rig, order), "memory is being sent")
+    rig.rows.deaf.add(rig["a"].id)
+    os.kill(rig["a"].pid(order.runner_id), signal.SIGKILL)
+    assert rig.rows.wait(row.id, *END_OF_MOVE).phase is MigrationPhase.ABORTED
+    (reason,) = rig.rows.reasons
+    assert reason.startswith("target: the target's monitor refused what came: "), reason
 
 
 # ---------------------------------------------------------------- many at once

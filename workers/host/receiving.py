@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Self, assert_never
 
@@ -25,6 +26,9 @@ from workers.host.target import Target, TargetCommand, TargetEvent, TargetState
 from workers.host.tls import readable_keys, subject
 
 PORT_ATTEMPTS: Final = 50
+# A monitor that has just told that it failed answers at once, or is gone.
+WHY_LIMIT_S: Final = 0.5
+_REFUSED: Final = frozenset({"failed", "cancelled"})
 _WORDS: Final = {
     TargetCommand.SAY_COMMITTED: Said.COMMITTED,
     TargetCommand.SAY_ABORTED: Said.ABORTED,
@@ -106,8 +110,14 @@ class Receiving(Move):
         elif await self.microvm.qemu.status() == "running":
             self.microvm.is_standing_still = False
             self.put(target.GuestRuns())
-        elif (await self.microvm.qemu.migration()).get("status") == "completed":
+        else:
+            await self._begin_at((await self.microvm.qemu.migration()).get("status"))
+
+    async def _begin_at(self, status: object) -> None:
+        if status == "completed":
             self.put(target.MemoryHeld())
+        elif status in _REFUSED:
+            self.put(target.MonitorFailed(await self._refusal()))
 
     async def conclude(self) -> None:
         entry = self.microvm.entry
@@ -120,7 +130,7 @@ class Receiving(Move):
 
     async def take(self, event: object) -> None:
         if isinstance(event, QemuEvent):
-            event = self._translated(event)
+            event = await self._translated(event)
         if event is None or self._is_known(event):
             return
         waiting = [event]
@@ -137,15 +147,20 @@ class Receiving(Move):
         """Say whether QEMU said by an event what `begin` has asked it for already."""
         return isinstance(event, target.MemoryHeld) and self._target.state is not TargetState.RECEIVING
 
-    def _translated(self, event: QemuEvent) -> TargetEvent | None:
-        match event.facts.get("status"):
-            case "completed":
-                self.figures["held_at"] = event.at
-                return target.MemoryHeld()
-            case "failed" | "cancelled":
-                return target.MonitorFailed("the target's monitor refused what came")
-            case _:
-                return None
+    async def _translated(self, event: QemuEvent) -> TargetEvent | None:
+        status = event.facts.get("status")
+        if status == "completed":
+            self.figures["held_at"] = event.at
+            return target.MemoryHeld()
+        return target.MonitorFailed(await self._refusal()) if status in _REFUSED else None
+
+    async def _refusal(self) -> str:
+        """Say that QEMU has not taken the stream, in its own words if it is there to say them."""
+        because: object = None
+        with suppress(SpotError, TimeoutError):
+            async with asyncio.timeout(WHY_LIMIT_S):
+                because = (await self.microvm.qemu.migration()).get("error-desc")
+        return f"the target's monitor refused what came{f': {because}' if because else ''}"
 
     # ------------------------------------------------------------ commands
 

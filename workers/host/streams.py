@@ -57,9 +57,17 @@ async def listen(qemu: Qemu, address: str, ports: Ports, peer_subject: str) -> N
     try:
         await qemu.execute("nbd-server-start", {"addr": server, "tls-creds": "tls", "tls-authz": "peer"})
         await qemu.execute("block-export-add", export)
-        await qemu.execute("migrate-incoming", {"uri": f"tcp:{address}:{ports.memory}"})
+        await _await_memory(qemu, f"tcp:{address}:{ports.memory}")
     except Refused as error:
         raise TryLater(f"a migration port cannot be opened: {error}") from error
+
+
+async def _await_memory(qemu: Qemu, uri: str) -> None:
+    """Listen for memory, with a QEMU that lives to say why it refuses what comes; one before 9.1 ends instead."""
+    try:
+        await qemu.execute("migrate-incoming", {"uri": uri, "exit-on-error": False})
+    except Refused:
+        await qemu.execute("migrate-incoming", {"uri": uri})
 
 
 async def stop_listening(qemu: Qemu) -> None:
