@@ -26,11 +26,13 @@ from tests.integration.control_plane import (
     is_alive,
 )
 from workers.app import CONTROL, QUEUES, BackgroundHints, sending_to, worker_app
+from workers.bootstrap.rounds import LOOKS_AT_ONCE, SWEEP_LIMIT_S
 from workers.domain.host import HostState
 from workers.domain.names import HostId, JobId
 from workers.store.repository import SqlStore
 
 H = HostId("spot-host-a")
+SWEEP_BEGAN = "control sweep of what is swept"
 RECORDER = (sys.executable, "-m", "tests.integration.recording_worker")
 
 
@@ -49,6 +51,10 @@ def store(control: ControlPlane) -> Iterator[SqlStore]:
 def looks(control: ControlPlane) -> list[str]:
     record = control.directory / "looks"
     return record.read_text().splitlines() if record.exists() else []
+
+
+def held(control: ControlPlane) -> list[str]:
+    return [look for look in looks(control) if "held" in look]
 
 
 def logged(control: ControlPlane, what: str) -> bool:
@@ -149,6 +155,25 @@ class TestItsEnd:
                 process.send_signal(number)
                 assert process.wait(PATIENCE_S) == (-9 if number is signal.SIGKILL else 0)
                 eventually(lambda: not any(map(is_alive, offspring)))
+
+    def test_who_is_told_to_end_finishes_the_looks_that_it_has_begun_and_begins_no_other(
+        self, control: ControlPlane
+    ) -> None:
+        hints = BackgroundHints(sending_to(control.redis_url))
+        record = str(control.directory / "looks")
+        with ExitStack() as stack:
+            stack.enter_context(control.redis())
+            process = stack.enter_context(control.running(CONTROL, *RECORDER, CONTROL, control.redis_url, record))
+            hints.look_at("job", *(f"held-{number}" for number in range(4 * LOOKS_AT_ONCE)))
+            eventually(lambda: len(held(control)) == LOOKS_AT_ONCE)
+            swept = looks(control).count(SWEEP_BEGAN)
+            worker_app(control.redis_url).send_task("sweep", [CONTROL], queue=CONTROL)
+            eventually(lambda: looks(control).count(SWEEP_BEGAN) > swept)  # its task ends with its looks, the last ones
+            process.send_signal(signal.SIGTERM)
+            eventually(lambda: "looks_dropped" in control.log(CONTROL), SWEEP_LIMIT_S / 2)  # else that task ends it
+            (control.directory / "released").touch()
+            assert process.wait(PATIENCE_S) == 0
+        assert len(held(control)) == LOOKS_AT_ONCE
 
     def test_a_queue_s_process_that_dies_is_started_again(self, control: ControlPlane) -> None:
         with control.running("worker", *SPOT_RUNNER, "worker") as process:

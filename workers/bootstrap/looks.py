@@ -59,14 +59,16 @@ class Looks:
         with self._lock:
             return self._under_way.get(row) or self._asked(row, patience_s)
 
-    def close(self) -> None:
-        """Begin no look any more; those that waited are done without one."""
+    def close(self) -> int:
+        """Begin no look any more; those that waited are done without one. Return how many."""
         with self._lock:
             self._is_closed = True
+            dropped = len(self._waiting)
             for asked in self._waiting.values():
                 asked.done.set_result(None)
             self._waiting = {}
         self._pool.shutdown(wait=False, cancel_futures=True)
+        return dropped
 
     def _asked(self, row: Row, patience_s: float) -> Future[None]:
         due, known = time.monotonic() + patience_s, self._waiting.get(row)

@@ -80,7 +80,8 @@ class Rounds:
     def close(self) -> None:
         """Begin no look any more; whoever waits for one waits no longer."""
         self._agenda.close()
-        self._looks.close()
+        if dropped := self._looks.close():
+            log.info("looks_dropped", rows=dropped, why="this process ends; the next one's first sweep finds them")
 
     def _look(self, row: Row) -> None:
         kind, one = row
