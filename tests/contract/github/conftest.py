@@ -20,8 +20,8 @@ def patient_github(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def hasty_github(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A simulated GitHub whose job lock lives for two seconds, shared."""
-    with simulated_github(tmp_path_factory.mktemp("hasty"), lock_seconds=2) as place:
+    """A simulated GitHub whose job lock lives for six seconds, shared: a machine may stand still for some of them."""
+    with simulated_github(tmp_path_factory.mktemp("hasty"), lock_seconds=6) as place:
         yield place
 
 
