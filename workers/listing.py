@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from workers.domain.listed import DeliveryPage, InstallationListed, JobListed, RunnerListed, Scope
@@ -36,6 +37,9 @@ class GitHubLists(Protocol):
 
     def unfinished_runs(self, scope: Scope) -> Sequence[int]:
         """Return the runs that are queued or in progress."""
+
+    def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
+        """Return the runs that have ended since then and began no more than a day before that, the latest first."""
 
     def all_jobs(self, scope: Scope, run_id: int) -> Sequence[JobListed]:
         """Return the jobs of every attempt of a run."""

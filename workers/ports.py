@@ -119,6 +119,9 @@ class Store(Protocol):
     def runners_on(self, host_id: HostId) -> Sequence[Runner]:
         """Return the runners whose host this is and that are not GONE."""
 
+    def untold(self, since: datetime) -> Sequence[Runner]:
+        """Return the runners, asked for since then and GONE, that have run what nobody told us of."""
+
     def runner_named(self, name: str) -> Runner | None:
         """Return the runner that GitHub knows by this name."""
 

@@ -64,6 +64,7 @@ def report(store: SqlStore) -> None:
 QUESTIONS: Final[dict[str, tuple[str, Ask]]] = {
     "the runners of one host": ("ix_runners_host_id", lambda store: store.runners_on(H)),
     "the timeline of one host": ("ix_events_host_id", lambda store: store.timeline_of(H)),
+    "jobs of which a fact is in no row": ("ix_facts_unseen", lambda store: store.jobs_with_unseen_facts()),
     "a load that a former host has measured": (
         "ix_reports_runner_id",
         lambda store: store.report_of(store.runners.open()[0].id),

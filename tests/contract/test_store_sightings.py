@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from tests.contract.store_rows import CLASS, START, WholeStore, a_delivery, a_fact, a_host
+from tests.contract.store_rows import CLASS, START, WholeStore, a_delivery, a_fact, a_host, a_job, a_runner
 from workers.domain.host import HostState
 from workers.domain.listed import Scope
 from workers.domain.messages import MonitorState, RunnerReport
-from workers.domain.names import HostId, RunnerId
+from workers.domain.names import HostId, JobId, RunnerId
+from workers.domain.runner import RunnerEnd, RunnerState
 
-SECOND = timedelta(seconds=1)
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 A, B = HostId("a"), HostId("b")
 
 
@@ -68,3 +69,20 @@ class TestReported:
         store.hosts.add(a_host("a"))
         store.note_heartbeat(A, START, CLASS, [report(1)])
         assert list(store.reported(START)[A]) == [report(1)]
+
+
+def test_who_has_run_what_nobody_told_of_is_found_as_long_as_that_is_recent(store: WholeStore) -> None:
+    store.hosts.add(a_host(A))
+    for number, (state, end, age) in enumerate(
+        (
+            (RunnerState.GONE, RunnerEnd.UNTOLD, 0),
+            (RunnerState.GONE, RunnerEnd.UNTOLD, 2),
+            (RunnerState.STOPPING, RunnerEnd.UNTOLD, 0),
+            (RunnerState.GONE, RunnerEnd.UNUSED, 0),
+        )
+    ):
+        store.jobs.add(replace(a_job(), id=JobId(number)))
+        runner = replace(a_runner(number, A, state), end=end, requested_at=START - age * HOUR)
+        assert store.runners.add(runner)
+    assert [runner.number for runner in store.untold(START - HOUR)] == [0]
+    assert {runner.number for runner in store.untold(START - 2 * HOUR)} == {0, 1}

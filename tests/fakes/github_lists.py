@@ -93,6 +93,13 @@ class FakeLists:
         with self.github.trouble.befalls("github", "unfinished_runs", scope.repository):
             return list(dict.fromkeys(job.run_id for job in self._jobs(scope) if job.status != "completed"))
 
+    def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
+        with self.github.trouble.befalls("github", "finished_runs", scope.repository):
+            jobs = self._jobs(scope)
+            unfinished = {job.run_id for job in jobs if job.status != "completed"}
+            ended = (job.run_id for job in reversed(jobs) if job.completed_at is not None and job.completed_at >= since)
+            return [run_id for run_id in dict.fromkeys(ended) if run_id not in unfinished]
+
     def all_jobs(self, scope: Scope, run_id: int) -> Sequence[JobListed]:
         with self.github.trouble.befalls("github", "all_jobs", run_id):
             return [_listed(job) for job in self._jobs(scope) if job.run_id == run_id]

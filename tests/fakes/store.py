@@ -35,7 +35,7 @@ from workers.domain.migration import (
 from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.overlay import HUB_ADDRESS, Station, free_address
 from workers.domain.registration import Token
-from workers.domain.runner import RUNNER, Quota, Runner, RunnerState, Shape
+from workers.domain.runner import RUNNER, Quota, Runner, RunnerEnd, RunnerState, Shape
 from workers.domain.user_data import host_token
 from workers.ports import Clock
 
@@ -284,6 +284,10 @@ class MemoryStore(MemoryRemarks, Sightings, MemoryCounters):
 
     def runners_on(self, host_id: HostId) -> Sequence[Runner]:
         return [row for row in self.runners.open() if row.host_id == host_id]
+
+    def untold(self, since: datetime) -> Sequence[Runner]:
+        gone = (row for row in self.runners.rows.values() if row.state is RunnerState.GONE)
+        return [row for row in gone if row.end is RunnerEnd.UNTOLD and row.requested_at >= since]
 
     def runner_named(self, name: str) -> Runner | None:
         return self.runners.rows.get(RunnerId(name))

@@ -55,6 +55,8 @@ class RunnerEnd(StrEnum):
 
     JOB_COMPLETED = auto()
     UNUSED = auto()
+    UNTOLD = auto()
+    """Its program has ended, and nobody has told us of a job that it ran."""
     BOOT_FAILED = auto()
     HOST_LEAVING = auto()
     HOST_LOST = auto()

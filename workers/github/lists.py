@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from http import HTTPStatus
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,6 +33,8 @@ PAGES_MAX: Final = 101
 REPOSITORIES_MAX: Final = 2000
 # An answer is some hundred kilobytes at most and mostly a few.
 REMEMBERED_MAX: Final = 2000
+# A run may take longer; GitHub lists them by when they began, the latest first.
+RUN_LIMIT: Final = timedelta(days=1)
 UNFINISHED: Final = ("queued", "in_progress")
 
 
@@ -99,6 +101,14 @@ class Lists:
         pages = (self._pages(scope.installation_id, path, "workflow_runs", status=status) for status in UNFINISHED)
         with understood(f"reading {path}"):
             return [run["id"] for runs in pages for run in runs]
+
+    def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
+        """Return the runs that have ended since then and began no more than a day before that, the latest first."""
+        path, first = f"/repos/{scope.repository}/actions/runs", since - RUN_LIMIT
+        pages = self._pages(scope.installation_id, path, "workflow_runs", status="completed")
+        with understood(f"reading {path}"):
+            young = takewhile(lambda run: datetime.fromisoformat(run["created_at"]) >= first, pages)
+            return [run["id"] for run in young if datetime.fromisoformat(run["updated_at"]) >= since]
 
     def all_jobs(self, scope: Scope, run_id: int) -> Sequence[JobListed]:
         """Return the jobs of every attempt of a run; none if GitHub knows of no such run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -24,22 +24,30 @@ def runs_to_ask(listed: Iterable[int], rows: Iterable[Job]) -> list[int]:
     return list(dict.fromkeys((*listed, *(row.run_id for row in rows if row.end is None))))
 
 
-def news(jobs: Sequence[JobListed], rows: Mapping[JobId, Job], scope: Scope, now: datetime) -> Iterator[Delivery]:
+def news(
+    jobs: Sequence[JobListed],
+    rows: Mapping[JobId, Job],
+    scope: Scope,
+    now: datetime,
+    untold: Collection[str] = (),
+) -> Iterator[Delivery]:
     """Yield what is not in the rows, as if it had been delivered.
+
+    `untold` names the runners of ours that have run what nobody told us of.
 
     Its GUID follows from what it says, so that the store keeps it once, whoever finds it how often.
     """
     for job in jobs:
         action = _ACTIONS.get(job.status, JobAction.QUEUED)
-        if _is_news(action, rows.get(job.id)):
+        if _is_news(action, rows.get(job.id), is_ours=job.runner_name in untold):
             guid = f"{SWEPT}{job.id}-{action.value}"
             yield Delivery(guid, "workflow_job", action.value, now, b"", _fact(guid, action, job, scope, now))
 
 
-def _is_news(action: JobAction, row: Job | None) -> bool:
-    """Say whether this goes beyond the row; a job that ended before we knew of it needs nothing any more."""
+def _is_news(action: JobAction, row: Job | None, *, is_ours: bool) -> bool:
+    """Say whether this goes beyond the row; what ended before we knew of it is of interest if we have run it."""
     if row is None:
-        return action is not JobAction.COMPLETED
+        return action is not JobAction.COMPLETED or is_ours
     match action:
         case JobAction.QUEUED | JobAction.WAITING:
             return False

@@ -11,7 +11,7 @@ from workers.domain.host import fits
 from workers.domain.job import Job, JobState
 from workers.domain.names import HostId, RunnerId
 from workers.domain.pools import Terms
-from workers.domain.runner import Level, Runner, RunnerState, Shape, place_of
+from workers.domain.runner import Level, Runner, RunnerEnd, RunnerState, Shape, place_of
 
 # It has no job yet, and will ask GitHub for one or is asking.
 UNTAKEN = frozenset({RunnerState.REQUESTED, RunnerState.BOOTING, RunnerState.IDLE})
@@ -60,7 +60,8 @@ def invited(left: Shape, waiting: Iterable[Job]) -> list[Job]:
 def made_for(runner: Runner, job: Job) -> Runner:
     """Return the runner as another job's: one of a whole organization may come to serve another repository of it."""
     repository = job.repository if runner.level is Level.ORGANIZATION else runner.repository
-    return replace(runner, job_id=job.id, repository=repository)
+    end = RunnerEnd.JOB_COMPLETED if runner.end is RunnerEnd.UNTOLD else runner.end
+    return replace(runner, job_id=job.id, repository=repository, end=end)
 
 
 def may_be_given(job: Job, runner: Runner) -> bool:

@@ -201,6 +201,8 @@ def end_of_retired(seen: RunnerSeen) -> RunnerEnd:
         return RunnerEnd.HOST_LOST
     if _is_job_over(seen):
         return RunnerEnd.JOB_COMPLETED
+    if has_ended(seen):
+        return RunnerEnd.UNTOLD
     return RunnerEnd.HOST_LEAVING if seen.host is not None and is_leaving(seen.host) else RunnerEnd.UNUSED
 
 

@@ -1,7 +1,7 @@
 """Runs and jobs that GitHub knows and nobody told us of: a sweep of the repositories in which anything happens.
 
 active repositories, all of them after a start ─▶ unfinished runs ─▶ their jobs ─▶ what is not in our rows
-                                                                                      └─▶ written as a delivery
+where a runner has run what nobody told us of ──▶ finished runs ──────┘               └─▶ written as a delivery
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from workers.domain.errors import Refused, TryLater
 from workers.domain.installation import EVERYBODY, Guests
 from workers.domain.job import Job
 from workers.domain.listed import JobListed, Scope
+from workers.domain.names import RunnerId
+from workers.domain.runner import Runner, place_of
 from workers.listing import GitHubLists
 from workers.planning.catching_up import news, runs_to_ask
 from workers.planning.pace import slowed
@@ -31,6 +33,8 @@ SWEEP_INTERVAL: Final = timedelta(minutes=4)
 REFILL_INTERVAL: Final = timedelta(seconds=10)
 # A repository that was quiet over a long weekend is still one whose next job must not be lost.
 ACTIVE_LIMIT: Final = timedelta(days=7)
+# What a runner has run that nobody told us of is looked for if it was asked for within so long.
+UNTOLD_LIMIT: Final = timedelta(hours=2)
 # A look is a task, and ends in less time than a task may take.
 LOOK_LIMIT: Final = timedelta(seconds=20)
 
@@ -41,6 +45,8 @@ class _Question:
 
     scope: Scope
     run_id: int | None = None
+    sought: Runner | None = None
+    """Asks for the runs that have ended, as long as nobody knows what this runner has run."""
 
 
 class CatchUp:
@@ -61,6 +67,8 @@ class CatchUp:
         self._questions: deque[_Question] = deque()
         self._swept_at: dict[Scope, datetime] = {}
         self._unlisted = set(lists.apps)
+        self._sought: dict[RunnerId, Runner] = {}
+        self._looked_for: dict[RunnerId, Runner] = {}
         self._refilled_at: datetime | None = None
 
     def is_due(self, now: datetime) -> bool:
@@ -97,6 +105,18 @@ class CatchUp:
         due += [scope for scope in self._everywhere() if scope not in scopes]
         self._swept_at |= dict.fromkeys(due, now)
         self._questions.extend(_Question(scope) for scope in due)
+        self._seek(self._store.untold(now - UNTOLD_LIMIT), active)
+
+    def _seek(self, untold: Sequence[Runner], active: Sequence[Scope]) -> None:
+        """Ask once for what each of these has run, wherever it may have got a job."""
+        fresh = [one for one in untold if one.id not in self._looked_for]
+        self._looked_for = {one.id: one for one in untold}
+        self._sought = {key: one for key, one in self._sought.items() if key in self._looked_for}
+        self._sought |= {one.id: one for one in fresh}
+        for one in fresh:
+            near = (scope for scope in active if scope.installation_id == one.installation_id)
+            there = [scope for scope in near if place_of(scope.repository, one.level).lower() == one.place.lower()]
+            self._questions.extend(_Question(scope, sought=one) for scope in there)
 
     def _is_due(self, scope: Scope, now: datetime) -> bool:
         at = self._swept_at.get(scope)
@@ -115,10 +135,16 @@ class CatchUp:
         return found
 
     def _ask(self, question: _Question) -> None:
+        if question.sought is not None and question.sought.id not in self._sought:
+            return  # it was found
         if question.run_id is not None:
             self.ask_about(question.scope, question.run_id)
             return
         require_served(self._store, question.scope.installation_id, question.scope.repository)
+        if (sought := question.sought) is not None:
+            runs = self._lists.finished_runs(question.scope, sought.requested_at)
+            self._questions.extend(_Question(question.scope, run_id, sought) for run_id in runs)
+            return
         rows = [job for job in self._store.jobs.open() if _scope(job) == question.scope]
         if not rows and self._is_denied(question.scope):
             return
@@ -128,9 +154,11 @@ class CatchUp:
     def _hear(self, scope: Scope, jobs: Sequence[JobListed]) -> None:
         rows = {job.id: row for job in jobs if (row := self._store.jobs.get(job.id)) is not None}
         told = [job for job in jobs if job.id in rows] if self._is_denied(scope) else jobs
-        found = list(news(told, rows, scope, self._clock.now()))
+        found = list(news(told, rows, scope, self._clock.now(), self._sought))
         if not found:
             return
+        for name in [one.runner_name for one in told if one.status == "completed"]:
+            self._sought.pop(RunnerId(str(name)), None)
         self._store.write_deliveries(found)
         missed = [one.fact for one in found if one.fact is not None]
         for fact in missed:

@@ -261,7 +261,7 @@ class Runners:
             # Nobody can tell us whether it has a job, and there is no time to wait: move it as if it had one.
             return self._keep_as_busy(lease)
         end = end_of_retired(seen)
-        if end is RunnerEnd.UNUSED and is_in_vain(seen):
+        if end in {RunnerEnd.UNUSED, RunnerEnd.UNTOLD} and is_in_vain(seen):
             self._breakers.note_unused(lease.row)
         return self._end(lease, end)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from itertools import count
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 
 from workers.domain.breaker import Breaker
 from workers.domain.events import Delivery, Event, JobFact
@@ -29,7 +29,7 @@ from workers.domain.names import HostId, JobId, MigrationId, RunnerId
 from workers.domain.overlay import Station
 from workers.domain.registration import Token
 from workers.domain.remark import Remark
-from workers.domain.runner import Runner
+from workers.domain.runner import Runner, RunnerEnd, RunnerState
 from workers.domain.user_data import host_token
 from workers.ports import Clock
 from workers.store import breakers, decisions, installations, remarks, schema, sightings, stations
@@ -45,7 +45,9 @@ from workers.store.upgrade import upgrade
 _KEPT = tuple(column.name for column in deliveries.c)
 _NUMBERS = select(runners.c.number).where(IS_HERE)
 _FACTS_OF = select(facts).where(facts.c.job_id == bindparam("job")).order_by(facts.c.number)
-_UNSEEN = select(facts.c.job_id).where(~facts.c.is_in_row).group_by(facts.c.job_id).order_by(func.min(facts.c.number))
+# In the index's own words, or SQLite reads every fact that ever was.
+_IS_UNSEEN = text("NOT is_in_row")
+_UNSEEN = select(facts.c.job_id).where(_IS_UNSEEN).group_by(facts.c.job_id).order_by(func.min(facts.c.number))
 _HAS_UNSEEN = select(facts.c.job_id).where(~facts.c.is_in_row, facts.c.job_id == bindparam("job")).limit(1)
 # What is marked already is not written again: most looks at a job bring nothing new.
 _MARKING = (
@@ -175,6 +177,11 @@ class SqlStore:
     def runners_on(self, host_id: HostId) -> Sequence[Runner]:
         """Return the runners whose host this is and that are not GONE."""
         return self.runners.where(runners.c.host_id == host_id, IS_HERE)
+
+    def untold(self, since: datetime) -> Sequence[Runner]:
+        """Return the runners, asked for since then and GONE, that have run what nobody told us of."""
+        is_gone, ended = runners.c.state == RunnerState.GONE.value, runners.c.end == RunnerEnd.UNTOLD.value
+        return self.runners.where(is_gone, runners.c.requested_at >= since, ended)
 
     def runner_named(self, name: str) -> Runner | None:
         """Return the runner that GitHub knows by this name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import Random
 from typing import Protocol
@@ -56,6 +57,9 @@ class Side(Protocol):
 
     def end_job(self, job_id: JobId, registration: Registration, conclusion: str) -> None:
         """Let the runner report its job's end."""
+
+    def next_second(self) -> datetime:
+        """Let a second begin, as GitHub's stamps have no parts of one; return its first moment."""
 
     def trouble(self) -> AbstractContextManager[object]:
         """Let one call of the port, made within the block, meet an unreachable GitHub."""
@@ -117,6 +121,11 @@ class SimulatedSide:
         answer = PlayedRunner(self._place, registration.jit_config).finish(job_id, conclusion)
         assert answer.status_code == 200
 
+    def next_second(self) -> datetime:
+        second = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        until(lambda: datetime.now(UTC) >= second, "the next second")
+        return second
+
     def trouble(self) -> AbstractContextManager[object]:
         self._place.control.plant("unavailable", "POST", f"/repos/{self.repository}/")
         return nullcontext()
@@ -137,7 +146,7 @@ class FakeSide:
     """The fake that the reconcilers are tested with."""
 
     def __init__(self) -> None:
-        clock = FakeClock()
+        clock = self._clock = FakeClock()
         self._trouble = Trouble(clock)
         self.port = FakeGitHub(clock, self._trouble, Random(0))
         self.lists = FakeLists(self.port)
@@ -185,6 +194,10 @@ class FakeSide:
     def end_job(self, job_id: JobId, registration: Registration, conclusion: str) -> None:
         assert self.port.jobs[job_id].runner is self.port.runners[registration.github_id]
         self.port.report(registration.github_id, conclusion)
+
+    def next_second(self) -> datetime:
+        self._clock.move(timedelta(seconds=1))
+        return self._clock.now()
 
     @contextmanager
     def trouble(self) -> Iterator[None]:

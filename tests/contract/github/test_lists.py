@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -45,6 +46,24 @@ def test_the_unfinished_runs_and_their_jobs_are_listed(side: Side) -> None:
     assert side.lists.unfinished_runs(scope(side)) == [queued_run]
     (over,) = side.lists.all_jobs(scope(side), started_run)
     assert (over.status, over.conclusion) == ("completed", "success")
+
+
+def test_runs_that_have_ended_since_a_moment_are_listed_and_no_others(side: Side) -> None:
+    first = finished(side, "spot-runner-a")
+    between = side.next_second()
+    second = finished(side, "spot-runner-b")
+    side.queue_job(LABELS)
+    assert side.lists.finished_runs(scope(side), between) == [second]
+    assert side.lists.finished_runs(scope(side), between - timedelta(hours=1)) == [second, first]
+
+
+def finished(side: Side, name: str) -> int:
+    """Let a run of one job come to its end."""
+    job, run = side.queue_job(LABELS)
+    registration = side.register(name, LABELS)
+    assert side.take_job(registration) == job
+    side.end_job(job, registration, "success")
+    return run
 
 
 def test_the_jobs_of_every_attempt_are_listed(side: Side) -> None:

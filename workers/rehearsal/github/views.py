@@ -204,7 +204,7 @@ class Views:
             "status": status_of(run),
             "conclusion": run.conclusion,
             "created_at": stamp(run.created_at),
-            "updated_at": stamp(run.jobs[-1].created_at),
+            "updated_at": stamp(max(job.completed_at or job.created_at for job in run.jobs)),
             "run_started_at": stamp(run.of_attempt()[0].created_at),
         }
 

@@ -1,0 +1,69 @@
+"""A job of which no delivery ever told, and that a runner of ours has run, is found once it is over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.fakes.world import World
+from tests.simulation.test_control_plane import MINUTE
+from workers.domain.events import JobAction
+from workers.domain.job import JobEnd, JobState
+from workers.domain.names import JobId
+from workers.domain.runner import RunnerEnd
+from workers.reconcilers.catch_up import UNTOLD_LIMIT
+
+
+def told_nobody(world: World) -> tuple[JobId, JobId]:
+    """Let a runner that was made for one job run another, of which nobody hears; return both."""
+    world.github.queue(1)
+    world.until(world.is_quiet, 10 * MINUTE)  # so everything was listed once, as it is after each start
+    told = world.github.queue(2)
+    world.tick()
+    world.github.missed = set(JobAction)
+    untold = world.github.queue(3)
+    world.github.chosen = untold
+    world.until(lambda: world.github.jobs[untold].runner is not None, 2 * MINUTE)
+    world.until(lambda: world.github.jobs[untold].conclusion is not None, 5 * MINUTE)
+    assert world.store.jobs.get(untold) is None
+    world.github.missed = set()
+    return told, untold
+
+
+def test_it_is_found_and_its_runner_is_known_to_have_run_it() -> None:
+    world = World(ready_hosts=1)
+    told, untold = told_nobody(world)
+    world.until(lambda: world.store.jobs.get(untold) is not None and world.is_quiet(), 10 * MINUTE)
+    row = world.store.jobs.get(untold)
+    assert row is not None
+    assert (row.state, row.end, row.conclusion) == (JobState.COMPLETED, JobEnd.SUCCEEDED, "success")
+    assert row.runner_id is not None
+    runner = world.store.runners.get(row.runner_id)
+    assert runner is not None
+    assert (runner.job_id, runner.end) == (untold, RunnerEnd.JOB_COMPLETED)
+    assert world.github.jobs[told].conclusion == "success", "it got a runner of its own"
+    world.check_nothing_is_left()
+
+
+def test_it_is_looked_for_once_and_no_more_after_it_was_found() -> None:
+    world = World(ready_hosts=1)
+    _, untold = told_nobody(world)
+    world.until(lambda: world.store.jobs.get(untold) is not None, 10 * MINUTE)
+    world.start_workers()
+    for _ in range(int(UNTOLD_LIMIT / timedelta(minutes=1))):
+        world.tick(60)
+    assert len(world.trouble.of("github", "finished_runs")) == 1
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_job_that_somebody_else_has_run_is_none_of_our_business(*, is_ours: bool) -> None:
+    world = World(ready_hosts=1)
+    _, untold = told_nobody(world)
+    if not is_ours:
+        runner = world.github.jobs[untold].runner
+        assert runner is not None
+        runner.name = "somebody's"
+    for _ in range(20):
+        world.tick(15)
+    assert (world.store.jobs.get(untold) is not None) is is_ours
