@@ -27,8 +27,10 @@ log: Final = structlog.get_logger(__name__)
 ANSWER_LIMIT_S: Final = 5.0
 # A transaction of so many rows takes some hundredths of a second, for which all others wait.
 ROWS_MAX: Final = 256
-# A commit costs as much as some tens of rows, so whoever is here already joins; nobody is waited for longer than this.
+# A commit costs as much as some tens of rows, so whoever comes soon after another joins; nobody is waited for longer
+# than the first of these.
 GATHERING_S: Final = 0.01
+SOON_S: Final = 0.001
 # What waits longer than its request takes memory until the store answers again.
 WAITING_MAX: Final = 10_000
 
@@ -104,11 +106,11 @@ class GroupCommit:
             self._finish(batch)
 
     def _gather(self) -> None:
-        """Let the others run as long as each look finds more rows than the one before it: nobody is idle meanwhile."""
+        """Let the others run as long as each look finds more rows than the one before it."""
         end, seen = time.monotonic() + GATHERING_S, 0
         while (found := self._rows_waiting()) > seen and time.monotonic() < end:
             seen = found
-            time.sleep(0)
+            time.sleep(SOON_S)
 
     def _rows_waiting(self) -> int:
         with self._lock:

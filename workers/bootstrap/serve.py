@@ -51,6 +51,9 @@ HOST_THREADS: Final = 32
 PUBLIC_PROCESSES: Final = 2
 # Each is a delivery that waits for its commit.
 PUBLIC_CONNECTIONS: Final = 1000
+# Deliveries are written in a thread of their own, which may wait for PostgreSQL as if there were no gevent: in gevent's
+# way psycopg would make a loop for each wait.
+DRIVERS_WAIT: Final = "PSYCOPG_WAIT_FUNC=wait_c"
 GRACEFUL_LIMIT_S: Final = 5
 # A predecessor that was killed leaves gunicorn's processes for a moment: they look for their parent once a second.
 PREDECESSOR_LIMIT_S: Final = 5.0
@@ -124,6 +127,7 @@ def public_command(settings: ControlSettings) -> tuple[str, ...]:
     return (
         *_gunicorn(settings.public_listen, "gevent", PUBLIC_PROCESSES),
         *("--worker-connections", str(PUBLIC_CONNECTIONS)),
+        *("--env", DRIVERS_WAIT),
         "workers.bootstrap.serve:public_app()",
     )
 
