@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
+from tests.fakes.store import MemoryStore
 from tests.fakes.world import World
 from tests.simulation.test_control_plane import MINUTE
-from workers.domain.events import JobAction
+from workers.domain.errors import Unreachable
+from workers.domain.events import SWEPT, Delivery, JobAction
 from workers.domain.job import JobEnd, JobState
 from workers.domain.names import JobId
 from workers.domain.runner import RunnerEnd
@@ -54,6 +57,31 @@ def test_it_is_looked_for_once_and_no_more_after_it_was_found() -> None:
     for _ in range(int(UNTOLD_LIMIT / timedelta(minutes=1))):
         world.tick(60)
     assert len(world.trouble.of("github", "finished_runs")) == 1
+
+
+class BalkingStore(MemoryStore):
+    """It cannot be reached when what was found is written down for the first times."""
+
+    refusals = 3
+
+    def write_deliveries(self, rows: Sequence[Delivery]) -> None:
+        if self.refusals and any(row.guid.startswith(SWEPT) for row in rows):
+            self.refusals -= 1
+            raise Unreachable("the store does not answer")
+        super().write_deliveries(rows)
+
+
+class BalkingWorld(World):
+    def make_store(self) -> MemoryStore:
+        return BalkingStore(self.clock)
+
+
+def test_it_is_looked_for_until_it_is_written_down() -> None:
+    world = BalkingWorld(ready_hosts=1)
+    _, untold = told_nobody(world)
+    world.until(lambda: world.store.jobs.get(untold) is not None, 10 * MINUTE)
+    assert isinstance(world.store, BalkingStore)
+    assert world.store.refusals == 0
 
 
 @pytest.mark.parametrize("is_ours", [True, False])

@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from workers.domain.errors import Refused, TryLater
+from workers.domain.events import Delivery
 from workers.domain.installation import EVERYBODY, Guests
 from workers.domain.job import Job
 from workers.domain.listed import JobListed, Scope
@@ -154,11 +155,13 @@ class CatchUp:
     def _hear(self, scope: Scope, jobs: Sequence[JobListed]) -> None:
         rows = {job.id: row for job in jobs if (row := self._store.jobs.get(job.id)) is not None}
         told = [job for job in jobs if job.id in rows] if self._is_denied(scope) else jobs
-        found = list(news(told, rows, scope, self._clock.now(), self._sought))
-        if not found:
-            return
-        for name in [one.runner_name for one in told if one.status == "completed"]:
-            self._sought.pop(RunnerId(str(name)), None)
+        if found := list(news(told, rows, scope, self._clock.now(), self._sought)):
+            self._write(found, scope)
+        for job in told:
+            if job.runner_name is not None and job.status == "completed":
+                self._sought.pop(RunnerId(job.runner_name), None)
+
+    def _write(self, found: Sequence[Delivery], scope: Scope) -> None:
         self._store.write_deliveries(found)
         missed = [one.fact for one in found if one.fact is not None]
         for fact in missed:
