@@ -359,15 +359,6 @@ def test_a_guest_that_may_have_a_job_is_moved_when_github_cannot_say() -> None:
     assert len(world.github.jobs) == 1
 
 
-def test_a_runner_is_put_away_though_the_app_was_removed_from_its_repository() -> None:
-    world = World()
-    started(world)
-    world.github.is_installed = False
-    world.until(lambda: happened(world, Happening.RUNNER_GONE) == 1, 10 * MINUTE)
-    assert happened(world, Happening.REGISTRATION_LEFT) == 1
-    assert not world.store.runners.open()
-
-
 ROUGH = Faults(unreachable=0.05, death=0.01, hints=0.2, deliveries=0.1, hosts=0.05)
 SEEDS = 20
 

@@ -262,3 +262,17 @@ def test_a_program_that_ended_without_its_job_leaves_a_registration_and_the_reap
     world.until(lambda: not world.store.runners.open(), MINUTE)
     assert len(world.github.runners) == 1
     world.until(lambda: not world.github.runners, 3 * MINUTE)
+
+
+def test_a_registration_that_we_may_not_take_away_any_more_is_left_and_its_runner_put_away() -> None:
+    """Our App was removed from its repository."""
+    world = World()
+    runner = a_requested_runner(world)
+    assert looked_at(world, runner).state is RunnerState.IDLE
+    world.github.missed = {JobAction.COMPLETED}
+    world.github.cancel(next(iter(world.github.jobs)))  # so it waits in vain
+    world.github.is_installed = False
+    world.until(lambda: not world.store.runners.open(), 10 * MINUTE)
+    told = [event.happening for _, event in world.store.timeline() if event.runner_id == runner.id]
+    assert told.count(Happening.REGISTRATION_LEFT) == 1
+    assert world.github.runners, "GitHub drops it once it has heard nothing of it for a day"
