@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.root, pytest.mark.guest, pytest.mark.timeout(600)]
 SLOW_LINE = "80mbit"
 TBF = ("burst", "128kb", "latency", "50ms")
 BUSY = {"memory_mib": 96, "disk_mib": 1, "toil_bytes": 200}
-NOTICE = timedelta(seconds=120)  # what AWS gives
+NOTICE = timedelta(seconds=60)
 GUESTS = 6
 GIGABIT_MIB_S = 119.0
 
