@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.store import MemoryStore
 from tests.fakes.world import World
 from tests.simulation.test_control_plane import MINUTE
+from workers.domain.breaker import UNUSED_MAX
 from workers.domain.errors import Unreachable
 from workers.domain.events import SWEPT, Delivery, JobAction
 from workers.domain.job import JobEnd, JobState
@@ -95,3 +96,17 @@ def test_a_job_that_somebody_else_has_run_is_none_of_our_business(*, is_ours: bo
     for _ in range(20):
         world.tick(15)
     assert (world.store.jobs.get(untold) is not None) is is_ours
+
+
+def test_runners_whose_programs_end_without_a_job_though_one_waits_are_not_made_for_ever() -> None:
+    world = World(ready_hosts=1)
+    world.github.is_outdated = True
+    job = world.github.queue(1)
+    for _ in range(8 * 60):
+        world.tick()
+        world.github.runners.clear()  # so that each program is turned away, and ends
+    rows = world.store.runners.rows.values()
+    assert [row.end for row in rows] == [RunnerEnd.UNTOLD] * UNUSED_MAX
+    waiting = world.store.jobs.get(job)
+    assert waiting is not None
+    assert "the next runner is tried at " in str(waiting.deferred)
