@@ -150,21 +150,23 @@ class Guest:
 
     async def _ask(self, verb: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask until there is an answer. Raises `Ended`."""
-        headers = {"Authorization": f"Bearer {self.record.secret}"}
         while True:
-            try:
-                answer = await self._client.request(
-                    verb, f"{self.record.server}/_runner{path}", json=body, headers=headers
-                )
-            except httpx.HTTPError:
-                await asyncio.sleep(ASK_AGAIN_S)
-                continue
-            if answer.status_code in GONE:
+            # httpcore 1.0 loses the place of a connection whose request is cancelled before it was made, and all guests
+            # share the pool: so a guest that is wiped lets its last request end.
+            answer = await asyncio.shield(self._once(verb, path, body))
+            if answer is not None and answer.status_code in GONE:
                 raise Ended(answer.text)
-            if answer.is_success:
+            if answer is not None and answer.is_success:
                 found: dict[str, Any] = answer.json() if answer.content else {}
                 return found
             await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _once(self, verb: str, path: str, body: dict[str, Any] | None) -> httpx.Response | None:
+        headers = {"Authorization": f"Bearer {self.record.secret}"}
+        try:
+            return await self._client.request(verb, f"{self.record.server}/_runner{path}", json=body, headers=headers)
+        except httpx.HTTPError:
+            return None
 
 
 class Guests:

@@ -89,7 +89,7 @@ class AppApi:
     def deliveries(self) -> Answer:
         """List the newest first; the cursor is the last id of the page before."""
         before = int(request.args.get("cursor", 1 << 62))
-        mine = [row for row in self._sender.tries.values() if row.app is self._login.app()]
+        mine = [row for row in list(self._sender.tries.values()) if row.app is self._login.app()]
         rows = [row for row in reversed(mine) if row.delivered_at and row.id < before]
         page = rows[: page_size()]
         answer = jsonify([self._views.delivery(row) for row in page])
