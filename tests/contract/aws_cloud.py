@@ -14,6 +14,7 @@ from tests.contract.clouds import answering
 from workers.domain.market import SpotPool
 from workers.providers.aws.account import Account
 from workers.providers.aws.cloud import Aws
+from workers.providers.aws.dry_run import AwsDryRun, DryAccount
 from workers.providers.aws.requests import Rental
 from workers.rehearsal.aws.faults import Faults
 
@@ -59,6 +60,10 @@ class World:
         pools = tuple(resting)
         account = Account(ec2 or self.site.ec2, self.site.quotas, replace(self.rental, **changed))
         return Aws(account, lambda: pools)
+
+    def dry_run(self, ec2: object = None, **changed: Any) -> AwsDryRun:  # noqa: ANN401 the settings' own types
+        """Open what asks whether it would work, with other settings where they are named."""
+        return AwsDryRun(DryAccount(ec2 or self.site.ec2, self.site.quotas, replace(self.rental, **changed)))
 
     def instances(self) -> list[dict[str, Any]]:
         """Return every instance of this deployment that is not terminated."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +112,31 @@ def _associate(moto: str, made: Mapping[str, str]) -> None:
                 ec2.associate_route_table(RouteTableId=made[table], SubnetId=made[subnet])
 
 
+def raw_user_data(stack: Stack) -> str:
+    told = client("ec2", stack.endpoint).describe_instance_attribute(
+        InstanceId=stack.resources["Control"], Attribute="userData"
+    )
+    return base64.b64decode(told["UserData"]["Value"]).decode()
+
+
+def user_data(stack: Stack) -> dict[str, Any]:
+    content = raw_user_data(stack)
+    assert content.startswith("#cloud-config\n")
+    return dict(yaml.safe_load(content))
+
+
+def written(content: Mapping[str, Any], path: str) -> str:
+    (found,) = (one for one in content["write_files"] if one["path"] == path)
+    assert found["permissions"] == "0600"
+    return str(found["content"])
+
+
+def environment_of(content: str) -> dict[str, str]:
+    """Read an EnvironmentFile as systemd does, whose quotes are a shell's."""
+    lines = (shlex.split(line) for line in content.splitlines() if line.strip())
+    return dict(one.split("=", 1) for (one,) in lines)
+
+
 # ---------------------------------------------------------------- what is asked
 
 
@@ -151,6 +178,12 @@ def acts(asked: Sequence[Asked], stack: Stack) -> Iterator[Act]:
                 yield from _made("ec2:CreateLaunchTemplate", one.given, one.call)
             case "CreateFleet":
                 yield from _fleet(one.given, templates, stack)
+            case "RunInstances":
+                yield from _made("ec2:RunInstances", one.given, "RunInstances")
+                yield Act("ec2:RunInstances", _arn("spot-instances-request/sir-1"))
+                yield from _used(
+                    "ec2:RunInstances", one.given, [face["SubnetId"] for face in one.given["NetworkInterfaces"]]
+                )
             case "TerminateInstances":
                 yield Act("ec2:TerminateInstances", _arn("instance/i-1"), _ours("ResourceTag", stack.name))
             case "ReceiveMessage" | "DeleteMessage":
@@ -180,12 +213,17 @@ def _fleet(given: Mapping[str, Any], templates: Mapping[str, Mapping[str, Any]],
     for config in given["LaunchTemplateConfigs"]:
         content = templates[config["LaunchTemplateSpecification"]["LaunchTemplateName"]]["LaunchTemplateData"]
         yield from _made("ec2:RunInstances", content, "RunInstances", {"volume", "network-interface"})
-        used = [f"subnet/{one['SubnetId']}" for one in config["Overrides"]]
-        used += [f"security-group/{one}" for face in content["NetworkInterfaces"] for one in face["Groups"]]
         for action in ("ec2:CreateFleet", "ec2:RunInstances"):
-            yield from (Act(action, _arn(one)) for one in used)
-            yield Act(action, f"arn:aws:ec2:{REGION}::image/{content['ImageId']}")
+            yield from _used(action, content, [one["SubnetId"] for one in config["Overrides"]])
             yield Act(action, _arn("launch-template/lt-1"), _ours("ResourceTag", stack.name))
+
+
+def _used(action: str, content: Mapping[str, Any], subnets: Iterable[str]) -> Iterator[Act]:
+    yield from (Act(action, _arn(f"subnet/{one}")) for one in subnets)
+    yield from (
+        Act(action, _arn(f"security-group/{one}")) for face in content["NetworkInterfaces"] for one in face["Groups"]
+    )
+    yield Act(action, f"arn:aws:ec2:{REGION}::image/{content['ImageId']}")
 
 
 def _made(action: str, given: Mapping[str, Any], by: str, kinds: set[str] | None = None) -> Iterator[Act]:

@@ -6,10 +6,8 @@ What moto does not make (policies of queue and bucket, the bucket's rules, the b
 from __future__ import annotations
 
 import ast
-import base64
 import json
 import secrets
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,20 +19,33 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests.contract.aws_cloud import KEYS, REGION, client
-from tests.contract.aws_stack import GIVEN, TEMPLATE, Asked, Stack, acts, deploy, recording, resources
+from tests.contract.aws_stack import (
+    GIVEN,
+    TEMPLATE,
+    Asked,
+    Stack,
+    acts,
+    deploy,
+    environment_of,
+    raw_user_data,
+    recording,
+    resources,
+    user_data,
+    written,
+)
 from tests.contract.clouds import SPEC, TOLD, A
 from tests.contract.policies import Act, actions, allows
 from tests.unit.test_aws_events import RECOMMENDATION, WARNING
-from workers.bootstrap.clouds import open_clouds
+from workers.bootstrap.clouds import open_clouds, open_dry_runs
 from workers.bootstrap.stores import open_objects
 from workers.clock import SystemClock
 from workers.domain.errors import Unfit
 from workers.domain.market import Market, Sources
 from workers.domain.messages import NoticeKind
 from workers.domain.park import ObjectMethod
+from workers.dry_run import Fault
 from workers.ports import InstanceState
 from workers.providers.aws.events import EventQueue
 from workers.settings import AwsSettings, ControlSettings
@@ -55,6 +66,7 @@ CALLS = {
     "describe_spot_price_history": "ec2:DescribeSpotPriceHistory",
     "describe_subnets": "ec2:DescribeSubnets",
     "get_spot_placement_scores": "ec2:GetSpotPlacementScores",
+    "run_instances": "ec2:RunInstances",
     "terminate_instances": "ec2:TerminateInstances",
     "get_products": "pricing:GetProducts",
     "get_service_quota": "servicequotas:GetServiceQuota",
@@ -69,8 +81,10 @@ CALLS = {
 UNCALLED = {"create_security_group", "authorize_security_group_ingress", "describe_security_groups"}
 # What the test itself asks.
 OWN = {"PutEvents", "ListRolePolicies", "GetRolePolicy"}
-# EC2 asks for these too when a fleet is made.
+# EC2 asks for these too when a fleet is made; of the first `spot-runner doctor` asks itself, by a dry run.
 BY_FLEETS = {"ec2:RunInstances", "ec2:CreateTags"}
+# `spot-runner doctor` says of these, beside what it says of offers, before anything else needs them.
+BY_OFFERS = {"DescribeSpotPriceHistory", "GetSpotPlacementScores", "GetProducts"}
 
 
 @dataclass(frozen=True)
@@ -294,6 +308,22 @@ def test_the_role_may_do_what_the_service_does_and_nothing_else(deployed: Deploy
     assert allows(policies, Act("s3:ListBucket", bucket))
 
 
+def test_a_dry_run_asks_for_all_that_a_launch_and_an_end_will_need(deployed: Deployed) -> None:
+    policies = deployed.stack.policies()
+    deployed.asked.clear()
+    told = look(deployed.settings)
+    dry = {one.call for one in deployed.asked if one.given.get("DryRun")}
+    read = {one.call for one in deployed.asked if not one.given.get("DryRun")}
+    assert all("GetServiceQuota" in one.sentence and not one.is_certain for one in told), told
+    assert all(one.startswith(("Describe", "Get")) for one in read), "it changes nothing"
+    assert [one for one in acts(deployed.asked, deployed.stack) if not allows(policies, one)] == []
+    deployed.asked.clear()
+    work(deployed)
+    others = {"sqs", "s3", "events"}
+    needed = {one.call for one in deployed.asked if one.service not in others and not one.given.get("DryRun")}
+    assert (needed | {"RunInstances"}) - BY_OFFERS - {"GetServiceQuota"} == dry
+
+
 def test_the_role_may_not_touch_what_is_anothers(stack: Stack) -> None:
     policies = stack.policies()
     place = f"arn:aws:ec2:{REGION}:123456789012:"
@@ -319,6 +349,12 @@ def test_the_role_may_not_touch_what_is_anothers(stack: Stack) -> None:
         assert not allows(policies, act), act
 
 
+def look(settings: ControlSettings) -> list[Fault]:
+    """Do what the doctor does before anything is launched; moto has no quotas of EC2."""
+    (dry_run,) = open_dry_runs(settings, SystemClock())
+    return list(dry_run.faults(SPEC, [Sources(market=Market.SPOT_THEN_ON_DEMAND)]))
+
+
 def work(deployed: Deployed) -> None:
     """Do all that the service does at AWS, once."""
     stack, settings = deployed.stack, deployed.settings
@@ -327,7 +363,7 @@ def work(deployed: Deployed) -> None:
     seller.stock()
     cloud.launch(A, SPEC, TOLD)
     cloud.terminate(A)
-    cloud._account._quota("L-34B43A08")  # type: ignore[attr-defined] # asked only where a quota is used up
+    look(settings)
     _put(client("events", stack.endpoint), WARNING)
     queue = EventQueue.open(settings.aws.events_queue or "", REGION, stack.endpoint)
     for one in queue.received(wait_s=5):
@@ -354,31 +390,6 @@ def words(file: Path) -> Iterator[str]:
 def instances(stack: Stack, *ids: str) -> list[dict[str, Any]]:
     told = client("ec2", stack.endpoint).describe_instances(InstanceIds=list(ids))["Reservations"]
     return [one for some in told for one in some["Instances"]]
-
-
-def raw_user_data(stack: Stack) -> str:
-    told = client("ec2", stack.endpoint).describe_instance_attribute(
-        InstanceId=stack.resources["Control"], Attribute="userData"
-    )
-    return base64.b64decode(told["UserData"]["Value"]).decode()
-
-
-def user_data(stack: Stack) -> dict[str, Any]:
-    content = raw_user_data(stack)
-    assert content.startswith("#cloud-config\n")
-    return dict(yaml.safe_load(content))
-
-
-def written(content: Mapping[str, Any], path: str) -> str:
-    (found,) = (one for one in content["write_files"] if one["path"] == path)
-    assert found["permissions"] == "0600"
-    return str(found["content"])
-
-
-def environment_of(content: str) -> dict[str, str]:
-    """Read an EnvironmentFile as systemd does, whose quotes are a shell's."""
-    lines = (shlex.split(line) for line in content.splitlines() if line.strip())
-    return dict(one.split("=", 1) for (one,) in lines)
 
 
 def _put(events: Any, told: Mapping[str, Any]) -> None:  # noqa: ANN401 boto3 makes its classes when it runs

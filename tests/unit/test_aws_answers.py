@@ -27,9 +27,11 @@ def test_what_may_change_is_worth_another_try_even_if_other_pools_never_will() -
 @pytest.mark.parametrize("code", sorted(QUOTAS))
 def test_a_quota_is_named_with_its_number(code: str) -> None:
     found = error_of(Answer("CreateFleet", code, "no more"), REGION, {"L-34B43A08": "64", "L-1216C47A": "32"}.get)
-    name, quota = QUOTAS[code]
+    quota = QUOTAS[code]
     assert isinstance(found, NoCapacity)
-    assert f"“{name}” ({quota}) of {'64' if quota == 'L-34B43A08' else '32'} vCPUs is used up" in str(found)
+    assert f"“{quota.name}” ({quota.code}) of {'64' if quota.code == 'L-34B43A08' else '32'} vCPUs is used up" in str(
+        found
+    )
 
 
 def test_the_number_in_the_message_goes_before_the_one_that_would_be_asked_for() -> None:

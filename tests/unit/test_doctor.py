@@ -80,6 +80,27 @@ def test_an_address_that_is_none_is_said_so(tmp_path: Path) -> None:
     assert (finding.grade, "set SPOT_RUNNER_REDIS_URL" in finding.sentence) == (Grade.ERROR, True)
 
 
+def test_a_region_that_there_is_not_is_named_before_anything_is_asked(tmp_path: Path) -> None:
+    found = doctor(
+        tmp_path,
+        SPOT_RUNNER_AWS_REGION="eu-nowhere-7",
+        SPOT_RUNNER_AWS_SUBNETS='["subnet-1"]',
+        SPOT_RUNNER_AWS_INSTANCE_TYPES='["m8i.large"]',
+        SPOT_RUNNER_AWS_KVM_IMAGE="ami-1",
+        SPOT_RUNNER_AWS_CONTROL_SOURCE="10.0.9.0/24",
+    )
+
+    (line,) = (line for line in found.stdout.splitlines() if " cloud: " in line)
+    assert line.startswith("error    cloud: aws_region: 'eu-nowhere-7' is no region that boto3 knows; name one such as")
+
+
+def test_the_local_market_is_asked_for_nothing_but_what_it_has(tmp_path: Path) -> None:
+    (line,) = (line for line in doctor(tmp_path).stdout.splitlines() if " cloud: " in line)
+
+    assert line.startswith("error    cloud: ")
+    assert line.endswith("; it may pass, so look again")
+
+
 def _refused(_: ControlSettings) -> Iterator[Finding]:
     yield Finding(Grade.OK, "so far")
     raise Refused("the key is\nwrong; make another")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,16 +11,19 @@ from workers.bootstrap.rented import AWS, HETZNER, LOCAL, cloud_names, hetzner_t
 from workers.domain.host import Host
 from workers.domain.market import SpotPool
 from workers.domain.overlay import OVERLAY_PORT
+from workers.dry_run import DryRun
 from workers.identity import Authority
 from workers.planning.resting import RestPolicy, resting
 from workers.ports import Clock, Cloud
 from workers.providers.aws.account import Account as AwsAccount
 from workers.providers.aws.cloud import Aws
+from workers.providers.aws.dry_run import AwsDryRun, DryAccount
 from workers.providers.aws.offers import AwsSeller
 from workers.providers.aws.prices import PriceList
 from workers.providers.aws.requests import Rental
 from workers.providers.hetzner.account import Account as HetznerAccount
 from workers.providers.hetzner.cloud import Hetzner
+from workers.providers.hetzner.dry_run import HetznerDryRun
 from workers.providers.hetzner.offers import HetznerSeller
 from workers.providers.hetzner.requests import Rental as HetznerRental
 from workers.providers.local import LocalMarket
@@ -57,15 +60,22 @@ def open_clouds(settings: ControlSettings, clock: Clock, taken_back: TakenBack) 
         clouds.append(aws)
         sellers.append(seller)
     if HETZNER in names:
-        there = HetznerAccount.open(
-            _hetzner_rental(settings), hetzner_token(settings), clock, settings.hetzner.endpoint
-        )
+        there = _hetzner_account(settings, clock)
         rate = usd_rate(settings)
         clouds.append(Hetzner(there, clock))
         # One that is alone chooses by its own prices, whatever they are in.
         if rate is not None or len(names) > 1:
             sellers.append(HetznerSeller(there, rate))
     return Opened(tuple(clouds), tuple(sellers) if settings.ask_offers else ())
+
+
+def open_dry_runs(settings: ControlSettings, clock: Clock) -> Iterator[DryRun]:
+    """Open what says whether hosts could be launched; the local market has nothing that could be wrong."""
+    names = cloud_names(settings)
+    if AWS in names:
+        yield AwsDryRun(DryAccount.open(rental(settings.aws, mark(settings)), settings.aws.endpoint))
+    if HETZNER in names:
+        yield HetznerDryRun(_hetzner_account(settings, clock))
 
 
 def _open_aws(settings: ControlSettings, clock: Clock, taken_back: TakenBack) -> tuple[Aws, AwsSeller]:
@@ -99,6 +109,10 @@ def rental(aws: AwsSettings, deployment: str) -> Rental:
         host_port=HostSettings.model_fields["listen_port"].default,
         tags=aws.tags,
     )
+
+
+def _hetzner_account(settings: ControlSettings, clock: Clock) -> HetznerAccount:
+    return HetznerAccount.open(_hetzner_rental(settings), hetzner_token(settings), clock, settings.hetzner.endpoint)
 
 
 def _hetzner_rental(settings: ControlSettings) -> HetznerRental:

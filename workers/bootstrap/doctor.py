@@ -6,11 +6,12 @@ beside the others. Nothing is changed by any of them, but that the store's table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum, auto
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from redis import Redis
@@ -20,14 +21,17 @@ from redis.retry import Retry
 from rich.console import Console
 
 from workers.bootstrap.capacity import capacity_of, offers_of
-from workers.bootstrap.clouds import open_clouds
+from workers.bootstrap.clouds import open_clouds, open_dry_runs
 from workers.bootstrap.control import check as check_settings
 from workers.bootstrap.plan import NoHints
 from workers.bootstrap.policies import Policies
+from workers.bootstrap.rented import cloud_names
 from workers.bootstrap.setup import open_desk
 from workers.clock import SystemClock
 from workers.domain.errors import SpotError, TryLater, Unfit
+from workers.domain.market import Sources
 from workers.domain.offer import Assortment
+from workers.dry_run import DryRun
 from workers.planning.aging import ageing, too_old
 from workers.ports import Cloud
 from workers.reconcilers.capacity import Buyer
@@ -110,9 +114,12 @@ def app_may_what_it_must(settings: ControlSettings) -> Iterator[Finding]:
 
 
 def cloud_answers(settings: ControlSettings) -> Iterator[Finding]:
-    """Ask each cloud what it has of ours: that needs the right credentials and the first of the permissions."""
-    for cloud in open_clouds(settings, SystemClock(), lambda _: ()).clouds:
-        yield from found_by(partial(_machines_of, cloud), settings)  # one that is wrong hides no other
+    """Ask each cloud what it has of ours, and what it would say to a launch and to an end; each thing is said once."""
+    clock = SystemClock()
+    looks: list[Check] = [partial(_machines_of, cloud) for cloud in open_clouds(settings, clock, lambda _: ()).clouds]
+    looks += [partial(_faults_of, one) for one in open_dry_runs(settings, clock)]
+    found = chain.from_iterable(found_by(look, settings) for look in looks)  # one that is wrong hides no other
+    yield from dict.fromkeys(found)
 
 
 def offers_have_prices(settings: ControlSettings) -> Iterator[Finding]:
@@ -126,6 +133,26 @@ def offers_have_prices(settings: ControlSettings) -> Iterator[Finding]:
 
 def _machines_of(cloud: Cloud, _settings: ControlSettings) -> Iterator[Finding]:
     yield Finding(Grade.OK, f"{cloud.name} answers; {len(list(cloud.owned()))} machines carry our name")
+
+
+def _faults_of(dry_run: DryRun, settings: ControlSettings) -> Iterator[Finding]:
+    is_well = True
+    for fault in dry_run.faults(capacity_of(settings).spec, sources_at(dry_run.name, settings)):
+        is_well = False
+        yield Finding(Grade.ERROR if fault.is_certain else Grade.WARNING, fault.sentence)
+    if is_well:
+        yield Finding(Grade.OK, f"{dry_run.name} would launch a host, as far as it says so without one")
+
+
+def sources_at(cloud: str, settings: ControlSettings) -> Collection[Sources]:
+    """Return where in this cloud, and on which terms, pools want their hosts; what no pool wants is bought as spot."""
+    names, found = cloud_names(settings), list[Sources]()
+    for pool in Policies(settings)().pools:
+        # A pool that takes several clouds names the zones of all of them.
+        is_only = (pool.sources.providers or names) == (cloud,)
+        if pool.sources.allows(cloud):
+            found.append(Sources(zones=pool.sources.zones if is_only else (), market=pool.sources.market))
+    return tuple(dict.fromkeys(found)) or (Sources(),)
 
 
 def _stock_of(seller: Seller, _settings: ControlSettings) -> Iterator[Finding]:

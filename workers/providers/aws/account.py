@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import boto3
 from botocore import exceptions as unsent
@@ -27,8 +27,8 @@ MBIT_PER_GBIT: Final = 1000
 _VENDORS: Final = {"Intel": "GenuineIntel", "AMD": "AuthenticAMD"}
 _WITHOUT: Final = (unsent.NoCredentialsError, unsent.PartialCredentialsError, unsent.CredentialRetrievalError)
 _UNANSWERED: Final = (unsent.ConnectionError, unsent.HTTPClientError)
-_EXISTS: Final = frozenset({"InvalidLaunchTemplateName.AlreadyExistsException", "InvalidGroup.Duplicate"})
-_ALLOWED_ALREADY: Final = frozenset({"InvalidPermission.Duplicate"})
+EXISTS: Final = frozenset({"InvalidLaunchTemplateName.AlreadyExistsException", "InvalidGroup.Duplicate"})
+ALLOWED_ALREADY: Final = frozenset({"InvalidPermission.Duplicate"})
 
 
 class AnsweredError(Exception):
@@ -48,7 +48,7 @@ class Account:
         self._images: dict[str, Image] = {}
 
     @classmethod
-    def open(cls, rental: Rental, endpoint: str | None = None) -> Account:
+    def open(cls, rental: Rental, endpoint: str | None = None) -> Self:
         """Use the credentials that boto3 finds by itself. Raises `BadInput`."""
         if endpoint is None and rental.region not in known_regions():
             raise BadInput(
@@ -93,11 +93,19 @@ class Account:
         """Return the port's error for an answer."""
         return error_of(answer, self.rental.region, self._quota)
 
+    def quota(self, code: str) -> float:
+        """Return how much of something the account may have. Raises the port's errors."""
+        region, named = self.rental.region, {"ServiceCode": "ec2", "QuotaCode": code}
+        try:
+            told = called(region, "get_service_quota", self._quotas.get_service_quota, named)
+        except AnsweredError as error:
+            raise error_of(error.answer, region, service="servicequotas") from error.__cause__
+        return float(told["Quota"]["Value"])
+
     def _quota(self, code: str) -> str | None:
         try:
-            told = self._quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)
-            return f"{told['Quota']['Value']:g}"
-        except (BotoCoreError, ClientError, KeyError):
+            return f"{self.quota(code):g}"
+        except (SpotError, KeyError):
             return None
 
     def spot_price(self, pool: SpotPool) -> float | None:
@@ -159,7 +167,7 @@ class Account:
         name, vpc = f"spot-runner-{self.rental.deployment}-hosts", self.subnets[0].vpc
         found = self._group_named(name, vpc) or self._make_group(name, vpc)
         for rule in _rules(self.rental, found):
-            self._unless(_ALLOWED_ALREADY, "authorize_security_group_ingress", GroupId=found, IpPermissions=[rule])
+            self._unless(ALLOWED_ALREADY, "authorize_security_group_ingress", GroupId=found, IpPermissions=[rule])
         return found
 
     def image(self, name: str) -> Image:
@@ -183,7 +191,7 @@ class Account:
         """Return the name of the launch template that says this; it is made when it is missing."""
         name = template_name(self.rental, content)
         if name not in self._templates:
-            self._unless(_EXISTS, "create_launch_template", **template_request(self.rental, content))
+            self._unless(EXISTS, "create_launch_template", **template_request(self.rental, content))
             self._templates.add(name)
         return name
 
@@ -199,7 +207,7 @@ class Account:
     def _make_group(self, name: str, vpc: str) -> str:
         tags = [{"Key": DEPLOYMENT_TAG, "Value": self.rental.deployment}]
         made = self._unless(
-            _EXISTS,
+            EXISTS,
             "create_security_group",
             GroupName=name,
             VpcId=vpc,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from workers.domain.errors import Barred, NoCapacity, Refused, SpotError, Throttled, TryLater, Unreachable
+from workers.providers.aws.quotas import SPOT_STANDARD, STANDARD
 
 NO_CAPACITY: Final = frozenset(
     {
@@ -24,11 +25,11 @@ NO_CAPACITY: Final = frozenset(
         "Unsupported",  # this type is not sold in this zone
     }
 )
-# Code -> the quota's name and code in Service Quotas; an account may ask for more of it there.
+# Code -> the quota that is reached; an account may ask for more of it in Service Quotas.
 QUOTAS: Final = {
-    "MaxSpotInstanceCountExceeded": ("All Standard Spot Instance Requests", "L-34B43A08"),
-    "VcpuLimitExceeded": ("Running On-Demand Standard instances", "L-1216C47A"),
-    "InstanceLimitExceeded": ("Running On-Demand Standard instances", "L-1216C47A"),
+    "MaxSpotInstanceCountExceeded": SPOT_STANDARD,
+    "VcpuLimitExceeded": STANDARD,
+    "InstanceLimitExceeded": STANDARD,
 }
 THROTTLED: Final = frozenset(
     {
@@ -119,7 +120,7 @@ def error_of(
         return Barred(f"{place}: {code}: AWS does not take our credentials; correct those that boto3 finds, by the "
                        "instance's role, AWS_PROFILE or ~/.aws")  # fmt: skip
     if code in PERMISSION:
-        return Barred(f"{place}: {code}: the permission {_permission(answer, service)} is missing; add it to the "
+        return Barred(f"{place}: {code}: the permission {permission_of(answer, service)} is missing; add it to the "
                        "control plane's role (docs/clouds.md has them all)")  # fmt: skip
     if code in SPENT_TOKEN:
         return Unreachable(f"{place}: {code}: it was asked in other words before; the next look finds what came of it")
@@ -138,16 +139,16 @@ def worst(errors: Sequence[SpotError]) -> SpotError:
 
 
 def _quota(answer: Answer, quota: Callable[[str], str | None]) -> str:
-    name, code = QUOTAS[answer.code]
+    reached = QUOTAS[answer.code]
     said = _LIMIT.search(answer.message)
-    number = said[1] if said else quota(code)
+    number = said[1] if said else quota(reached.code)
     amount = "is used up, and how much it is servicequotas:GetServiceQuota would tell" if number is None else (
         f"of {number} vCPUs is used up"
     )  # fmt: skip
-    return f"{answer.code}: the quota “{name}” ({code}) {amount}; ask for more in Service Quotas, or allow other terms"
+    return f"{answer.code}: the quota {reached} {amount}; ask for more in Service Quotas, or allow other terms"
 
 
-def _permission(answer: Answer, service: str) -> str:
+def permission_of(answer: Answer, service: str = "ec2") -> str:
     """Name what is missing: EC2 says it for other services' permissions, and for its own it is the call's name."""
     said = _PERMISSION.search(answer.message)
     return said[1] if said else f"{service}:{answer.call}"

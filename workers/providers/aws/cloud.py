@@ -79,7 +79,7 @@ class Aws:
         if known is not None:
             return self._priced(known)
         told, problems = user_data_of(user_data), list[NoCapacity]()
-        for terms in _terms(sources.market):
+        for terms in terms_of(sources.market):
             try:
                 return self._priced(self._bought(host_id, spec, told, sources, terms))
             except NoCapacity as error:
@@ -237,7 +237,8 @@ def _is_refused(pool: Pool, said: Sequence[_Said]) -> bool:
     return any(one.answer.code in UNSUPPORTED and one.instance_type in {None, pool.kind.name} for one in said)
 
 
-def _terms(market: Market) -> tuple[Terms, ...]:
+def terms_of(market: Market) -> tuple[Terms, ...]:
+    """Return on which terms a host is asked for, what is tried first first."""
     match market:
         case Market.SPOT:
             return (Terms.SPOT,)

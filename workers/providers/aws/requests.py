@@ -235,6 +235,25 @@ def fleet_request(
     }
 
 
+def instance_request(
+    fleet: Mapping[str, Any], content: Mapping[str, Any], override: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the request for the instance that a fleet makes by a template with this content, in our name."""
+    (face,) = content["NetworkInterfaces"]
+    tags = [one for one in fleet["TagSpecifications"] if one["ResourceType"] == "instance"]
+    found = {
+        **content,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "InstanceType": override["InstanceType"],
+        "NetworkInterfaces": [{**face, "SubnetId": override["SubnetId"]}],
+        "TagSpecifications": [*content["TagSpecifications"], *tags],
+    }
+    if fleet["TargetCapacitySpecification"]["DefaultTargetCapacityType"] == Terms.SPOT.value:
+        found["InstanceMarketOptions"] = {"MarketType": "spot"}
+    return found
+
+
 def owned_filter(rental: Rental, host_id: HostId | None = None) -> list[dict[str, Any]]:
     """Return what finds our instances, or those of one host."""
     whose = {"Name": f"tag:{DEPLOYMENT_TAG}", "Values": [rental.deployment]}

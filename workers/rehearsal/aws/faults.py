@@ -4,7 +4,9 @@
 
 moto 5.2 makes instances of an instant fleet, with their tags and user data, and takes no notice of a template's
 metadata options, processors, network interfaces, disks and profile. So what is asked for is kept here, and tests look
-at that. What moto answers without meaning it, spot prices for example, is answered by whoever was named for it.
+at that. What moto answers without meaning it, spot prices for example, is answered by whoever was named for it. Its
+server asks nobody for permission either: who is refused, and which permissions are missing, is said here, and a dry run
+is answered as EC2 does it, which looks at permissions first and then at what is named.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import json
 import socket
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlencode
 from wsgiref.types import StartResponse, WSGIEnvironment
 from xml.sax.saxutils import escape
 
@@ -88,10 +91,16 @@ class Faults:
         self.calls: list[Mapping[str, str]] = []
         self.counted = Counter[str]()
         """How often each call was made, whatever it speaks."""
+        self.missing: set[str] = set()
+        """Permissions that nobody has."""
+        self.strangers: set[str] = set()
+        """Access keys that AWS does not know."""
 
     def forget(self) -> None:
-        """Begin another test: nothing is planted, and nothing was asked."""
+        """Begin another test: nothing is planted, everything is allowed, and nothing was asked."""
         self._planted.clear()
+        self.missing.clear()
+        self.strangers.clear()
         self.calls.clear()
 
     def plant(self, call: str, *faults: Fault) -> None:
@@ -109,13 +118,16 @@ class Faults:
         self.calls.append(form)
         self.counted[call] += 1
         planted = self._planted[call]
-        fault = planted.popleft() if planted else None
+        fault: Fault | None = self._unauthorized(call, form, request.headers.get("Authorization", ""))
+        if fault is None and planted:
+            fault = planted.popleft()
         if fault is None and call in self._answers:
             fault = self._answers[call](form)
         if isinstance(fault, Refuses) and "X-Amz-Target" in request.headers:  # a service that speaks JSON
             words = json.dumps({"__type": fault.code, "message": fault.message})
             fault = Says(words, "application/x-amz-json-1.1", fault.status)
-        answer = self._told(fault, call, form, lambda: self._forward(request, body))
+        ask = self._forward if form.get("DryRun") != "true" else self._dry
+        answer = self._told(fault, call, form, lambda: ask(request, body))
         if answer is None:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             answer = Response()
@@ -159,6 +171,29 @@ class Faults:
             self._answered[token] = (words, made.get_data())
         return made
 
+    def _unauthorized(self, call: str, form: Mapping[str, str], authorization: str) -> Refuses | None:
+        if any(f"Credential={key}/" in authorization for key in self.strangers):
+            return Refuses("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
+        lacking = next((one for one in needed(call, form) if one in self.missing), None)
+        if lacking is None:
+            return None
+        code = "UnauthorizedOperation" if "Action" in form else "AccessDeniedException"
+        who = "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/test"
+        why = f"because no identity-based policy allows the {lacking} action"
+        return Refuses(code, f"{who} is not authorized to perform: {lacking} on resource: * {why}", 403)
+
+    def _dry(self, request: Request, body: bytes) -> Response:
+        """Answer a dry run; moto carries some out, so what only reads is not handed on."""
+        form = request.form
+        if form["Action"].startswith(("Describe", "Get")):
+            return Response(_error("DryRunOperation", "Request would have succeeded"), 412, content_type="text/xml")
+        if group := form.get("NetworkInterface.1.SecurityGroupId.1"):
+            look = urlencode({"Action": "DescribeSecurityGroups", "Version": form["Version"], "GroupId.1": group})
+            found = self._forward(request, look.encode())
+            if found.status_code != httpx.codes.OK:
+                return found
+        return self._forward(request, body)
+
     def _forward(self, request: Request, body: bytes) -> Response:
         kept = {key: value for key, value in request.headers.items() if key.lower() != "content-length"}
         told = httpx.request(
@@ -171,6 +206,15 @@ class Faults:
         )
         headers = [(key, value) for key, value in told.headers.multi_items() if key.lower() not in OF_THE_WIRE]
         return Response(told.content, told.status_code, headers=headers)
+
+
+def needed(call: str, form: Mapping[str, str]) -> Iterator[str]:
+    """Yield which permissions a call needs."""
+    yield {"GetServiceQuota": "servicequotas:", "GetProducts": "pricing:"}.get(call, "ec2:") + call
+    if any(key.startswith("TagSpecification") for key in form):
+        yield "ec2:CreateTags"
+    if any(key.startswith("IamInstanceProfile.") for key in form):
+        yield "iam:PassRole"
 
 
 def _error(code: str, message: str) -> str:
