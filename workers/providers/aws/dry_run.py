@@ -1,14 +1,14 @@
 """What EC2 would say to a launch and to an end: the adapter's own launch, in which every change is a dry run.
 
-may it read? ─▶ is all there that the settings name? ─▶ launch, on each of the pools' terms ─▶ an end ─▶ quotas
+may it read? ─▶ is all there that the settings name? ─▶ launch, on each of the pools' terms ─▶ quotas ─▶ an end
                                                         │
                                   each call with DryRun, and RunInstances for what a fleet makes by it
 
 EC2 answers a dry run with `DryRunOperation` if it would have carried it out, with `UnauthorizedOperation` if a
 permission is missing (`DryRun` in EC2's API reference), and otherwise with what it would have said. IAM is asked about
 "launch-template/*" where a template is not there yet (seen in CloudTrail, kubernetes-sigs/karpenter issue 2813): a role
-that is bound to the template's tag, as that of infra/aws is, is then refused what it will be allowed. So may be
-one bound to an instance's. These are doubts, and no certain faults.
+that is bound to the template's tag, as that of infra/aws is, is then refused what it will be allowed. So may one be
+that is bound to an instance's. These are doubts, and no certain faults.
 """
 
 from __future__ import annotations
