@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from webhook import deliveries, hosts, installations
-from webhook.openapi import JSON, Answer, Told
+from webhook.openapi import JSON, OCTETS, Answer, Told
 
 _STORE: Final[dict[str, Any]] = {"type": "object", "properties": {"store": {"const": "ok"}}, "required": ["store"]}
 _OPENAPI: Final = Told("This description.", {200: Answer("OpenAPI 3.1.", JSON, {"type": "object"})})
@@ -110,5 +110,26 @@ HOSTS: Final = {
         {200: Answer("The certificate.", JSON, hosts.REGISTERED)},
         _COMMON,
         body=(hosts.RENEW,),
+    ),
+}
+
+_SIGNED: Final[dict[str, dict[str, Any]]] = {
+    "expires": {"type": "string", "pattern": "^[0-9]+$"},
+    "signature": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+}
+
+OBJECTS: Final = {
+    "objects.read": Told(
+        "Read one object of the store, by a URL that was given for it.",
+        {200: Answer("The object.", OCTETS)},
+        _COMMON,
+        asked=_SIGNED,
+    ),
+    "objects.write": Told(
+        "Put one object into the store, by a URL that was given for it.",
+        {204: Answer("It is in its place, as a whole.")},
+        _COMMON,
+        asked=_SIGNED,
+        octets=True,
     ),
 }

@@ -25,6 +25,7 @@ PATH: Final = "/openapi.json"
 TOLD: Final = "spot-runner-told"
 FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
 REF: Final = "#/components/schemas/{model}"
 # What Flask answers by itself everywhere.
 UNTOLD: Final = frozenset({"HEAD", "OPTIONS"})
@@ -70,6 +71,8 @@ class Told:
     """What may stand behind the path's question mark."""
     form: Mapping[str, Json] = field(default_factory=dict)
     """The fields of the form that is sent."""
+    octets: bool = False
+    """Whatever bytes may be sent."""
 
 
 def describe(app: Flask, title: str, told: Mapping[str, Told]) -> None:
@@ -131,6 +134,9 @@ def _operation(app: Flask, rule: Rule, told: Mapping[str, Told], schemas: Json) 
     if known.form:
         schema = {"type": "object", "properties": dict(known.form), "required": list(known.form)}
         operation["requestBody"] = {"required": True, "content": {FORM: {"schema": schema}}}
+    if known.octets:
+        bytes_: Json = {"schema": {"type": "string", "format": "binary"}}
+        operation["requestBody"] = {"required": True, "content": {OCTETS: bytes_}}
     return operation
 
 

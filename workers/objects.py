@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -59,7 +60,7 @@ class DirectoryObjects:
         """Return one object, None if there is none."""
         try:
             return self._place(name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def listed(self, prefix: str) -> Mapping[str, int]:
@@ -92,6 +93,10 @@ class DirectoryObjects:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh.write_bytes(content)
             fresh.replace(place)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            with suppress(OSError):
+                fresh.unlink()
+            raise BadInput(f"object: another one is above or below {name!r}; name neither after the other") from error
         except OSError as error:
             fresh.unlink(missing_ok=True)
             raise TryLater(f"the object store in {self._root} takes nothing: {error}") from error

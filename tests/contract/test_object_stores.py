@@ -223,6 +223,16 @@ class TestDirectory:
             with pytest.raises(BadInput, match="name"):
                 place.store.read(name)
 
+    def test_no_object_is_the_folder_of_another(self, place: Place) -> None:
+        """The names are ours, so this is a fault of ours: said as one, and nothing of either is lost."""
+        store = place.store
+        store.write("parks/a/b", b"one")
+        for name in ("parks/a", "parks/a/b/c"):
+            assert store.read(name) is None
+            with pytest.raises(BadInput, match="above or below"):
+                store.write(name, b"two")
+        assert store.listed("parks/") == {"parks/a/b": 3}
+
     def test_processes_share_one_secret(self, tmp_path: Path, clock: ManualClock) -> None:
         one, two = (DirectoryObjects.open(tmp_path / "o", tmp_path / "key", clock) for _ in range(2))
         assert one.url(GET, NAME, MINUTE) == two.url(GET, NAME, MINUTE)

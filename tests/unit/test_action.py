@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,34 @@ def test_on_any_other_runner_it_only_gives_notice(agent: Agent, tmp_path: Path, 
     assert said.count("\n") == 1
     assert not (tmp_path / "summary").exists()
     (hold,) = (step for step in ACTION["runs"]["steps"] if step["id"] == "hold")
-    assert hold["if"].startswith("steps.ask.outputs.runner-id != '' && ")
+    assert "&& steps.ask.outputs.runner-id != '' && " in hold["if"]
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Something else that listens where our agent would, on a machine that is not ours."""
+
+    says: bytes
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.says)))
+        self.end_headers()
+        self.wfile.write(self.says)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("says", [b"<html>", b"[1]", b'{"status": "up"}', b"", b'"runner_id"'])
+def test_whatever_else_answers_there_is_no_agent_of_ours(tmp_path: Path, says: bytes) -> None:
+    other = type("Other", (Stranger,), {"says": says})
+    with HTTPServer(("127.0.0.1", 0), other) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        found = run(f"http://127.0.0.1:{server.server_port}/v1/runner", tmp_path, SUMMARY="true", PAUSE_LIMIT="1")
+        server.shutdown()
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("::notice title=spot-runner::No guest agent answers")
+    assert not list(tmp_path.iterdir()), "neither outputs nor a summary"
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.contract.store_rows import TERMS, a_job
+from tests.contract.store_rows import TERMS, a_host, a_job
 from tests.unit.test_pools import WHOLE
 from workers.bootstrap.explain import split_labels
 from workers.cli import app
 from workers.clock import SystemClock
 from workers.domain.breaker import Breaker
 from workers.domain.errors import BadInput
+from workers.domain.events import Event, Happening
+from workers.domain.host import HostState
 from workers.domain.job import Job, JobState
 from workers.planning.demand import kind_of
 from workers.settings import ControlSettings
@@ -29,9 +31,9 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def explain(home: Path, *arguments: str) -> Result:
+def explain(home: Path, *arguments: str, **more: str) -> Result:
     told = {"SPOT_RUNNER_HOME": str(home), "SPOT_RUNNER_POOLS_FILE": str(home / "pools.toml"), "COLUMNS": "40"}
-    return CliRunner().invoke(app, ["explain", *arguments], env=told)
+    return CliRunner().invoke(app, ["explain", *arguments], env=told | more)
 
 
 def store_job(home: Path, job: Job) -> str:
@@ -102,6 +104,30 @@ def test_a_job_whose_runners_are_in_vain_says_so_and_when_that_is_tried_again(ho
     assert found.stdout.splitlines()[-1] == said
     other = replace(a_job(5, JobState.QUEUED), end=None, unserved=None, terms=TERMS, labels=("spot-runner/cpu=4",))
     assert "held back" not in explain(home, store_job(home, other)).stdout
+
+
+MARKET = "http://127.0.0.1:1"
+QUEUED = replace(a_job(9, JobState.QUEUED), end=None, unserved=None, runner_id=None, deferred=None)
+
+
+def test_a_job_for_which_no_host_may_be_had_says_why(home: Path) -> None:
+    job = store_job(home, QUEUED)
+    assert explain(home, job).stdout.splitlines()[-1].startswith("waits: no host can be had: ")
+    full = explain(home, job, SPOT_RUNNER_MARKET_URL=MARKET, SPOT_RUNNER_HOSTS_MAX="0")
+    assert full.stdout.splitlines()[-1] == "waits: there may be no more than 0 hosts (SPOT_RUNNER_HOSTS_MAX)"
+    assert "waits" not in explain(home, job, SPOT_RUNNER_MARKET_URL=MARKET).stdout, "a host is asked for at once"
+
+
+def test_a_job_names_the_hosts_that_come_and_why_the_cloud_refused_them(home: Path) -> None:
+    job, settings = store_job(home, QUEUED), ControlSettings(home=home)
+    host = replace(a_host("spot-host-1", state=HostState.REQUESTED), host_class=None, deadline_at=None)
+    refused = Event(Happening.LAUNCH_REFUSED, host.requested_at, host_id=host.id, detail={"because": "sold out"})
+    with closing(open_store(settings.database, SystemClock())) as store:
+        assert store.hosts.add(host)
+        store.record(refused)
+    found = explain(home, job, SPOT_RUNNER_MARKET_URL=MARKET)
+    said = f"coming: host spot-host-1, asked of local at {host.requested_at:%H:%M:%S} UTC: requested; its launch was"
+    assert found.stdout.splitlines()[-1] == f"{said} refused, last because sold out"
 
 
 def test_what_somebody_wrote_into_a_workflow_does_nothing_to_the_terminal(home: Path) -> None:

@@ -9,22 +9,29 @@ from typing import Final
 
 from rich.console import Console
 
+from workers.bootstrap.capacity import capacity_of, offers_of
+from workers.bootstrap.plan import NoHints
 from workers.bootstrap.policies import Policies
 from workers.clock import SystemClock
 from workers.domain.breaker import Breaker
-from workers.domain.errors import BadInput
+from workers.domain.errors import BadInput, SpotError
+from workers.domain.events import Happening
 from workers.domain.job import Job, JobState
 from workers.domain.labels import SERVED, Again, Interrupt, Unserved, reading
 from workers.domain.names import JobId
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import MIB_PER_GIB, Origin, Policy, Terms
 from workers.planning.demand import kind_of
+from workers.planning.fleet import is_coming
 from workers.planning.serving import judge
+from workers.reconcilers.capacity import Buyer
+from workers.reconcilers.stock import Stockroom
 from workers.settings import ControlSettings
-from workers.store.repository import open_store
+from workers.store.repository import SqlStore, open_store
 
 SERVED_STATUS: Final = 0
 REFUSED_STATUS: Final = 1
+COMING_SHOWN: Final = 3
 
 _NETWORKS: Final = {
     GuestNetwork.RELAY: "its connections leave through the relay and survive a move",
@@ -81,12 +88,14 @@ def _of_job(
 ) -> tuple[Terms | Unserved, Iterator[str]]:
     with closing(open_store(settings.database, SystemClock())) as store:
         job = store.jobs.get(number)
-        tripped = store.tripped()
-    if job is None or installation not in {None, job.installation_id}:
-        raise BadInput(f"job {number} is not known here; take the number at the end of the job's address on GitHub")
-    policy = Policies(settings)()
-    decided = _decided(job, policy)
-    return decided, chain(_job_lines(job, decided, policy), _hindrances(job, tripped))
+        if job is None or installation not in {None, job.installation_id}:
+            raise BadInput(f"job {number} is not known here; take the number at the end of the job's address on GitHub")
+        policies = Policies(settings)
+        decided = _decided(job, policies())
+        hindrances = tuple(_hindrances(job, store.tripped()))
+        waits = job.state is JobState.QUEUED and isinstance(decided, Terms) and not hindrances
+        market = tuple(_market(settings, store, policies, job)) if waits else ()
+    return decided, chain(_job_lines(job, decided, policies()), hindrances, market)
 
 
 def _decided(job: Job, policy: Policy) -> Terms | Unserved:
@@ -109,12 +118,38 @@ def _job_lines(job: Job, decided: Terms | Unserved, policy: Policy) -> Iterator[
 
 
 def _hindrances(job: Job, tripped: Mapping[str, Breaker]) -> Iterator[str]:
-    """Yield why a job that is served has no runner yet, as far as that is not the market's."""
+    """Yield what of GitHub's keeps a job that is served from a runner."""
     if job.state is JobState.WAITING:
         yield "waits: the rules of its environment hold it back; it gets a runner once GitHub has queued it"
     breaker = tripped.get(kind_of(job))
     if job.state is JobState.QUEUED and breaker is not None and job.deferred != breaker.sentence:
         yield f"held back: {breaker.sentence}"
+
+
+def _market(settings: ControlSettings, store: SqlStore, policies: Policies, job: Job) -> Iterator[str]:
+    """Yield why there is no host for a job that waits for one, and which come."""
+    clock = SystemClock()
+    try:
+        capacity = capacity_of(settings)
+        kept = Stockroom((), store.catalogues, clock, capacity.names if settings.ask_offers else ())
+        buyer = Buyer(store, NoHints(), clock, capacity, policies, offers_of(settings, kept))
+        fleet = buyer.fleet()
+        found = buyer.balance(fleet)
+        if all(one.id != job.id for one in found.missing):
+            return
+        because = buyer.plan(fleet, found).unmet.get(job.id)
+    except SpotError as error:
+        yield f"waits: no host can be had: {error}"
+        return
+    if because is not None:
+        yield f"waits: {because}"
+    coming = [host for host in fleet.hosts if is_coming(host)]
+    for host in coming[:COMING_SHOWN]:
+        refused = [one for one in store.timeline_of(host.id) if one.happening is Happening.LAUNCH_REFUSED]
+        last = f"; its launch was refused, last because {refused[-1].detail.get('because')}" if refused else ""
+        yield f"coming: host {host.id}, asked of {host.cloud} at {host.requested_at:%H:%M:%S} UTC: {host.state}{last}"
+    if len(coming) > COMING_SHOWN:
+        yield f"coming: {len(coming) - COMING_SHOWN} hosts more"
 
 
 def explained(labels: tuple[str, ...], decided: Terms | Unserved, policy: Policy) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from collections import Counter
@@ -45,7 +44,6 @@ class Seen:
 
 def run_plan(settings: ControlSettings, offers: Path | None, *, as_json: bool) -> int:
     """Print the plan and return 0. Raises `BadInput`, or `Unfit` if no cloud is set."""
-    gc.disable()  # what is read is kept to the end, which is soon: to look for garbage finds none
     clock = SystemClock()
     capacity = capacity_of(settings)
     with closing(open_store(settings.database, clock)) as store:

@@ -18,6 +18,7 @@ from typing import Final
 from workers.domain.host import fits
 from workers.domain.job import Job
 from workers.domain.market import ANYWHERE, Lot, Market, Sources
+from workers.domain.names import JobId
 from workers.domain.offer import ANY, Likeness, Offer, likeness_of
 from workers.domain.pools import Policy, Pool
 from workers.domain.runner import Shape
@@ -53,6 +54,8 @@ class Purchase:
     orders: tuple[Order, ...] = ()
     missing: tuple[str, ...] = ()
     """In words for the administrator."""
+    unmet: Mapping[JobId, str] = field(default_factory=dict)
+    """Why each of these jobs gets no room, though it waits and its pool may buy."""
 
 
 def orders(
@@ -84,7 +87,7 @@ def purchase(
     _fill(basket, fleet, waiting, policy, now)
     if capacity.keeps_room and capacity.offers:
         basket.keep_room(policy)
-    return Purchase(tuple(basket.orders), tuple(basket.missing))
+    return Purchase(tuple(basket.orders), tuple(basket.missing), basket.unmet)
 
 
 def ready_hosts(capacity: CapacityPolicy, policy: Policy, now: datetime) -> int:
@@ -122,6 +125,8 @@ class _Need:
     shape: Shape
     likeness: Likeness
     because: str
+    job: JobId | None = None
+    """Whom it is for; None: a guest that runs already."""
 
 
 def _fill(basket: _Basket, fleet: Fleet, waiting: Sequence[Job], policy: Policy, now: datetime) -> None:
@@ -129,7 +134,7 @@ def _fill(basket: _Basket, fleet: Fleet, waiting: Sequence[Job], policy: Policy,
     by_pool: dict[str | None, list[_Need]] = {None: [], **{pool.name: [] for pool in policy.pools}}
     for job in waiting:
         if (terms := job.terms) is not None:
-            need = _Need(terms.shape, kinds.get(terms.package, ANY), "jobs wait")
+            need = _Need(terms.shape, kinds.get(terms.package, ANY), "jobs wait", job.id)
             by_pool[terms.pool if terms.pool in by_pool else None].append(need)
     basket.serve(None, [*_leaving(basket, fleet), *by_pool[None]])
     for pool in policy.pools:
@@ -157,10 +162,11 @@ class _Basket:
     left: Mapping[str, float]
     orders: list[Order] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unmet: dict[JobId, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         capacity, seats = self.capacity, seats_of(self.fleet, self.capacity.offers)
-        self.left = dict(self.left)
+        self.left, self._why = dict(self.left), ""
         self.rooms, self.ready = Rooms(seats), 0
         self.shelf = Shelf(
             capacity.offers,
@@ -176,13 +182,24 @@ class _Basket:
 
     def serve(self, pool: Pool | None, needs: Iterable[_Need]) -> None:
         """Place these guests, and buy for those that fit nowhere."""
-        in_vain = set[tuple[Shape, Likeness]]()
+        in_vain = dict[tuple[Shape, Likeness], str]()
         for need in needs:
             kind = (need.shape, need.likeness)
-            if kind in in_vain or not fits(need.shape, self.capacity.spec) or self.rooms.place(*kind) is not None:
-                continue
-            if self._buy(pool, need.likeness, need.because) is None or self.rooms.place(*kind) is None:
-                in_vain.add(kind)
+            if kind not in in_vain and (because := self._room_for(pool, need)) is not None:
+                in_vain[kind] = because
+            if kind in in_vain and need.job is not None:
+                self.unmet[need.job] = in_vain[kind]
+
+    def _room_for(self, pool: Pool | None, need: _Need) -> str | None:
+        """Place one guest, on a host that is bought if need be; return why it has no place, None if it has."""
+        spec, shape = self.capacity.spec, need.shape
+        if not fits(shape, spec):
+            return f"it asks for {_said(shape)}, and the hosts that are rented here have {_said(spec)}"
+        if self.rooms.place(shape, need.likeness) is not None:
+            return None
+        if self._buy(pool, need.likeness, need.because) is None:
+            return self._why
+        return None if self.rooms.place(shape, need.likeness) is not None else "the host that is asked for has no room"
 
     def keep_ready(self, pool: Pool | None, count: int) -> None:
         """Have so many more hosts that take runners."""
@@ -268,8 +285,13 @@ class _Basket:
         return " within its budget" if self._most(pool) < NOWHERE else ""
 
     def _miss(self, sentence: str) -> None:
+        self._why = sentence
         if sentence not in self.missing:
             self.missing.append(sentence)
+
+
+def _said(shape: Shape) -> str:
+    return f"{shape.vcpus} CPUs, {shape.memory_mib} MiB of memory and {shape.disk_mib} MiB of disk"
 
 
 def _narrowed(sources: Sources, offer: Offer | None) -> Sources:

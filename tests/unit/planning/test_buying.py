@@ -91,6 +91,23 @@ def test_the_cheapest_that_will_do_is_taken_and_the_order_says_which_and_why() -
     assert order.sources == Sources(pick=SpotPool("c8i", "a"))
 
 
+def test_a_job_that_gets_no_room_is_named_with_the_reason() -> None:
+    full = bought([an_offer()], waiting(2 * PER_HOST), capacity=replace(CAPACITY, hosts_max=1, keeps_room=False))
+    served, unserved = waiting(2 * PER_HOST)[:PER_HOST], waiting(2 * PER_HOST)[PER_HOST:]
+    assert full.unmet == {job.id: "there may be no more than 1 hosts (SPOT_RUNNER_HOSTS_MAX)" for job in unserved}
+    assert len(full.orders) == 1
+    assert not {job.id for job in served} & set(full.unmet)
+
+    [job] = waiting(1)
+    assert job.terms is not None
+    job = replace(job, terms=replace(job.terms, shape=LARGE))
+    [because] = bought([an_offer()], [job]).unmet.values()
+    assert because.startswith(f"it asks for {LARGE.vcpus} CPUs")
+
+    sold_out = bought([an_offer(likeness=ARM)], waiting(1))
+    assert sold_out.unmet == {waiting(1)[0].id: sold_out.missing[0]}
+
+
 def test_what_is_often_taken_back_counts_as_dearer() -> None:
     risky, steady = an_offer("risky", usd=0.10, risk=0.5), an_offer("steady", usd=0.14)
     found = bought([risky, steady], waiting(1), capacity=replace(CAPACITY, keeps_room=False))
