@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from images.order import Order
-from images.root import ENABLED, PACKAGES, PROGRAM, SERVICE, description, settings_files
+from images.root import ENABLED, PROGRAM, SERVICE, SUFFIXES, description, packages_of, settings_files
 from workers.domain.errors import BadInput
 
 SOURCE: Final = "/opt/spot-runner-source"
@@ -56,9 +56,7 @@ def builder_user_data(order: Order, program: Program) -> str:
 
 def script_of(order: Order, program: Program) -> str:
     """Return what the machine runs, as a script of sh."""
-    packages = " ".join(
-        [*(name for name in PACKAGES if name not in LOADERS), order.kernel.package or "", "git", "curl"]
-    )
+    packages = " ".join([*(name for name in packages_of(order.kernel) if name not in LOADERS), "git", "curl"])
     source, python = SOURCE, f"/{PROGRAM}/bin/python"
     return f"""#!/bin/sh
 set -eu
@@ -67,9 +65,10 @@ export DEBIAN_FRONTEND=noninteractive
 step="the distribution's packages"
 apt-get update -q
 apt-get install -y -q --no-install-recommends {packages}
-{_kernel(order)}step="the program"
+step="the source"
 git clone --quiet {shlex.quote(program.repository)} {source}
 git -C {source} checkout --quiet --detach {program.revision}
+{_kernel(order)}step="the program"
 python3 -m venv /{PROGRAM}
 {python} -m pip install --quiet --disable-pip-version-check --require-hashes -r {source}/requirements.txt
 {python} -m pip install --quiet --disable-pip-version-check --no-deps {source}
@@ -91,17 +90,14 @@ systemctl poweroff
 
 def _kernel(order: Order) -> str:
     """Return the lines that install a kernel from a package of its own: it is the one that was pinned, and alone."""
-    if order.kernel.kind != "deb":
+    if order.kernel.kind == "distribution":
         return ""
-    url, package = shlex.quote(order.kernel.url or ""), "/root/kernel.deb"
+    url, package = shlex.quote(order.kernel.package_url or ""), f"/root/kernel{SUFFIXES[order.kernel.kind]}"
     return f"""step="the kernel's package, whose SHA-256 is pinned"
 curl -fsSL --retry 5 -o {package} {url}
 echo "{order.kernel.sha256}  {package}" | sha256sum --check --quiet
 step="the kernel"
-apt-get install -y -q --no-install-recommends {package}
-kernel=$(dpkg-deb --fsys-tarfile {package} | tar -t | sed -n 's#^\\./boot/\\(vmlinuz-[^/]*\\)$#\\1#p')
-test -e "/boot/$kernel"
-find /boot -name 'vmlinuz-*' ! -name "$kernel" -delete
+{SOURCE}/images/rootfs/kernel.sh / {package}
 rm {package}
 """
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from images.debians import DEBIANS, Debian
 from images.versions import CloudName, Kernel, Versions
 from workers.domain.errors import BadInput
 
-SUITES: Final = {"debian-12": "bookworm"}
 # Which metadata the daemon asks, by cloud (`SPOT_RUNNER_METADATA_KIND`).
 METADATA: Final[Mapping[CloudName, str]] = {"aws": "ec2", "hetzner": "hetzner", "local-qcow2": "file"}
 DISK_MIB_MIN: Final = 2048
@@ -36,11 +36,13 @@ class Order:
     disk_mib: int = 4096
     settings: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[Baked, ...] = ()
+    kernel_package: Path | None = None
+    """The file of a kernel that is not the distribution's, where the image is made here; held against its pin."""
 
     @property
-    def suite(self) -> str:
-        """The distribution's name for what it is made of."""
-        return SUITES[self.kernel.distribution or ""]
+    def debian(self) -> Debian:
+        """What it is made of."""
+        return DEBIANS[self.kernel.distribution]
 
     @property
     def host_settings(self) -> Mapping[str, str]:
@@ -61,12 +63,10 @@ def checked_order(versions: Versions, cloud: str, acceleration: str, source: str
         raise BadInput(f"--kernel {acceleration}: {source} is for {kernel.acceleration.value}; name another --source")
     if cloud not in kernel.clouds:
         raise BadInput(f"--cloud {cloud}: {source} is for {', '.join(kernel.clouds)}; name another --source")
-    if kernel.kind == "rpm-repository" or (kernel.kind == "deb" and cloud == "local-qcow2"):
-        raise BadInput(f"--source {source}: a kernel of kind {kernel.kind} goes into no image for {cloud} so far")
-    if kernel.kind == "distribution" and kernel.distribution not in SUITES:
-        raise BadInput(
-            f"--source {source}: images are made of {', '.join(SUITES)} so far, not of {kernel.distribution}"
-        )
+    if kernel.distribution not in DEBIANS:
+        raise BadInput(f"--source {source}: images are made of {', '.join(DEBIANS)}, not of {kernel.distribution}")
+    if cloud != "local-qcow2" and kernel.kind == "rpm-repository" and kernel.file is None:
+        raise BadInput(f"--source {source}: pin it by its https URL: a builder at the cloud fetches it")
     if disk_mib < DISK_MIB_MIN:
         raise BadInput(f"--disk-mib {disk_mib}: the system itself needs {DISK_MIB_MIN}; the disk grows on its machine")
     return Order(kernel.clouds[kernel.clouds.index(cloud)], source, kernel, disk_mib)

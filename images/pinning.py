@@ -1,6 +1,6 @@
 """Writes into versions.toml which file a kernel is: the one place where a hash comes from, because it has read it.
 
-FILE, or URL fetched ─▶ is it a kernel's package for this machine? ─▶ version, sha256 ─▶ two lines of its table
+FILE, or URL fetched ─▶ is it a kernel's package for this machine? ─▶ version, sha256, file ─▶ lines of its table
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ RPM_NAME: Final = slice(10, 76)
 RPM_BINARY: Final = bytes((0, 0))
 RPM_X86: Final = bytes((0, 1))
 _VERSION: Final = re.compile(r"[A-Za-z0-9.+~:_-]+")
+# What is written down is read by everybody, so it names no user.
+_URL: Final = re.compile(r"https://[A-Za-z0-9.:-]+/[A-Za-z0-9._~/%+=&?,:@!^-]*")
+FIELDS: Final = ("version", "sha256", "file")
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,37 @@ class Pin:
 
     version: str
     sha256: str
+    file: str | None = None
+    """Where it was read from, if the entry's `url` does not lead to it."""
 
 
-def read_pin(kernel: Kernel, file: Path) -> Pin:
-    """Read a kernel's package and say which it is. Raises `BadInput` if it is none of the entry's kind."""
+def read_pin(kernel: Kernel, file: Path, given: str | None = None) -> Pin:
+    """Read a kernel's package, which was `given` so, and say which it is. Raises `BadInput` if it is none."""
+    lead, sha256 = _lead_and_hash(file)
+    version = _deb_version(file) if kernel.kind == "deb" else _rpm_version(file, lead)
+    if not _VERSION.fullmatch(version):
+        raise BadInput(f"{file}: it calls itself {version!r}, which is no kernel's version; fetch it again")
+    is_told = kernel.kind == "rpm-repository" and given is not None and "://" in given
+    return Pin(version, sha256, given if is_told else None)
+
+
+def check_is_pinned(kernel: Kernel, file: Path) -> None:
+    """Raise `BadInput` if this is not the file that was pinned."""
+    _, sha256 = _lead_and_hash(file)
+    if sha256 != kernel.sha256:
+        raise BadInput(
+            f"{file}: it is not {kernel.version}, the pinned one, but sha256:{sha256}; name that, or pin this"
+        )
+
+
+def _lead_and_hash(file: Path) -> tuple[bytes, str]:
     try:
         with file.open("rb") as content:
             lead = content.read(RPM_LEAD)
             content.seek(0)
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            return lead, hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror}; name the kernel's package") from error
-    version = _deb_version(file) if kernel.kind == "deb" else _rpm_version(file, lead)
-    if not _VERSION.fullmatch(version):
-        raise BadInput(f"{file}: it calls itself {version!r}, which is no kernel's version; fetch it again")
-    return Pin(version, sha256)
 
 
 def check_can_be_pinned(name: str, kernel: Kernel, given: str | None) -> None:
@@ -69,6 +88,8 @@ def check_can_be_pinned(name: str, kernel: Kernel, given: str | None) -> None:
             f"kernel {name!r}: {kernel.url} only says where packages are, not what is in them; "
             "name the kernel's .rpm of that repository, a file or an https URL"
         )
+    if given is not None and given.startswith("https://") and not _URL.fullmatch(given):
+        raise BadInput(f"{given}: write an https URL without a user, spaces and quotes, or name a file")
 
 
 @contextmanager
@@ -148,17 +169,18 @@ def write_pin(versions: Path, name: str, pin: Pin) -> None:
 
 
 def pinned_text(text: bytes, name: str, pin: Pin) -> bytes:
-    """Return a versions file in which the two lines of this pin stand in its entry's table."""
+    """Return a versions file in which the lines of this pin, and of no other, stand in its entry's table."""
     lines = text.splitlines(keepends=True)
     at = next((n for n, line in enumerate(lines) if _header(line) == f"kernel.{name}"), None)
     if at is None:
         raise BadInput(f"versions.toml: no line says [kernel.{name}]; write the entry as a table of its own")
     end = next((n for n in range(at + 1, len(lines)) if _header(lines[n]) is not None), len(lines))
-    old = [n for n in range(at + 1, end) if _field(lines[n]) in {"version", "sha256"}]
+    old = [n for n in range(at + 1, end) if _field(lines[n]) in FIELDS]
     # Right after a line that is whole in itself: other values may go on over several.
     after = old[0] - 1 if old else next((n for n in range(at + 1, end) if _field(lines[n]) == "url"), at)
     line_end = b"\r\n" if b"\r\n" in text else b"\n"
-    fresh = [f'version = "{pin.version}"'.encode() + line_end, f'sha256 = "{pin.sha256}"'.encode() + line_end]
+    told = zip(FIELDS, (pin.version, pin.sha256, pin.file), strict=True)
+    fresh = [f'{name} = "{value}"'.encode() + line_end for name, value in told if value is not None]
     kept_before = [_ended(line, line_end) for n, line in enumerate(lines[: after + 1]) if n not in old]
     return b"".join([*kept_before, *fresh, *(line for n, line in enumerate(lines) if n > after and n not in old)])
 
@@ -183,6 +205,6 @@ def _without_pin(text: bytes, name: str) -> object:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"versions.toml is not TOML with these lines in it: {error}") from error
     entry = read.get("kernel", {}).get(name, {})
-    entry.pop("version", None)
-    entry.pop("sha256", None)
+    for field in FIELDS:
+        entry.pop(field, None)
     return read

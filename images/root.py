@@ -1,6 +1,6 @@
 """The root file system of a host: the distribution's, then the daemon with its environment, then what is set for it.
 
-mmdebstrap ─▶ host-<key>.tar, kept ─▶ unpacked ─▶ wheels installed in it, off line ─▶ units, settings, packages
+mmdebstrap ─▶ host-<key>.tar, kept ─▶ unpacked ─▶ kernel, wheels installed in it, off line ─▶ units, settings, packages
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from pathlib import Path
 from typing import Final
 
 from images.boot import EARLY, LABEL, MODULES, PREFIX, menu
+from images.debians import Debian
 from images.order import Order
 from images.tools import CopyTree, MakeTar, Run
+from images.versions import Kernel
 
 FILES: Final = Path(__file__).with_name("rootfs")
+# What mmdebstrap runs.
+HOOKS: Final = ("customize.sh", "prepare.sh")
+INSTALLER: Final = "kernel.sh"
 # Raised when this module makes something else out of the same inputs.
 EDITION: Final = 1
 PACKAGES: Final = (
@@ -29,16 +34,13 @@ PACKAGES: Final = (
     *("qemu-system-x86", "qemu-utils", "nftables", "iproute2", "wireguard-tools", "openssl"),
     *("python3", "python3-venv", "grub-pc-bin", "grub-common"),
 )
+# What the installer takes in the root: Debian's kernels depend on linux-base.
+INSTALLED_WITH: Final = {"deb": ("linux-base",), "rpm-repository": ("rpm2cpio", "cpio")}
+SUFFIXES: Final = {"deb": ".deb", "rpm-repository": ".rpm"}
 PROGRAM: Final = "opt/spot-runner"
 SHELF: Final = "var/cache/spot-runner/packages"
 SERVICE: Final = "spot-runner-host.service"
 ENABLED: Final = (SERVICE, "spot-runner-silence.timer", "spot-runner-life.timer")
-# Debian 12's Python, and the machines that its C library runs wheels of.
-PYTHON: Final = "3.11"
-PLATFORMS: Final = (
-    *(f"manylinux_2_{minor}_x86_64" for minor in (36, 34, 31, 28, 27, 26, 24, 17, 12, 5)),
-    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"),
-)
 _OF_A_VERSION: Final = re.compile(r" ; python_full_version [<>=!]+ '[0-9.]+'(?= \\$)", re.MULTILINE)
 FETCH_LIMIT_S: Final = 900.0
 # mount(8) only in a namespace of its own: whatever happens to us, nothing is left mounted.
@@ -64,36 +66,46 @@ def make_root(order: Order, shop: Workshop, root: Path) -> None:
     shop.progress("making Debian's root file system")
     tar = _distribution(order, shop)
     shop.progress("fetching what the daemon needs")
-    wheels = _wheels(shop)
-    shop.progress("installing the daemon")
+    wheels = _wheels(order.debian, shop)
     root.mkdir()
     shop.run(["tar", "--extract", "--file", str(tar), "--directory", str(root), "--numeric-owner"])
     for name in ("dev", "proc", "sys", "run", "tmp"):
         (root / name).mkdir(exist_ok=True)
+    if order.kernel_package is not None:
+        shop.progress("installing the kernel")
+        _install_kernel(shop, order.kernel_package, SUFFIXES[order.kernel.kind], root)
+    shop.progress("installing the daemon")
     _install_program(shop, wheels, root)
     add_ours(order, shop, root)
     _add_loader(order, shop, root)
 
 
+def packages_of(kernel: Kernel) -> tuple[str, ...]:
+    """Return the distribution's packages that a host with this kernel has."""
+    of_kernel = (kernel.package or "",) if kernel.kind == "distribution" else INSTALLED_WITH[kernel.kind]
+    return (*PACKAGES, *of_kernel)
+
+
 def _distribution(order: Order, shop: Workshop) -> Path:
-    packages = (*PACKAGES, order.kernel.package or "")
-    scripts = [path.read_bytes() for path in sorted(FILES.glob("*.sh"))]
-    tar = shop.cache / f"host-{_key(EDITION, order.suite, packages, shop.more_sources, scripts)}.tar"
+    packages, suite = packages_of(order.kernel), order.debian.suite
+    scripts = [(FILES / name).read_bytes() for name in HOOKS]
+    tar = shop.cache / f"host-{_key(EDITION, suite, packages, shop.more_sources, scripts)}.tar"
     if not tar.exists():
-        shop.make_tar(tar, order.suite, packages, FILES, shop.more_sources)
+        shop.make_tar(tar, suite, packages, FILES, shop.more_sources)
     tar.touch()
     return tar
 
 
-def _wheels(shop: Workshop) -> Path:
-    """Return a folder with every wheel that the lock names, each of its hash."""
+def _wheels(debian: Debian, shop: Workshop) -> Path:
+    """Return a folder with every wheel that the lock names, each of its hash, for the Python of this Debian."""
     locked = (shop.checkout / "requirements.txt").read_text()
-    kept = shop.cache / f"wheels-{_key(EDITION, PYTHON, PLATFORMS, locked)}"
+    kept = shop.cache / f"wheels-{_key(EDITION, debian.python, debian.platforms, locked)}"
     if not kept.exists():
         with tempfile.TemporaryDirectory(prefix=".wheels.", dir=shop.cache) as work:
             wheels, lock = Path(work) / "wheels", Path(work) / "requirements.txt"
             lock.write_text(for_any_python(locked))
-            target = ["--only-binary=:all:", f"--python-version={PYTHON}", *(f"--platform={one}" for one in PLATFORMS)]
+            platforms = [f"--platform={one}" for one in debian.platforms]
+            target = ["--only-binary=:all:", f"--python-version={debian.python}", *platforms]
             wanted = ["--require-hashes", "--requirement", str(lock), "--dest", str(wheels)]
             shop.run([*_pip(shop, Path(work)), "download", "--quiet", *target, *wanted], FETCH_LIMIT_S)
             wheels.rename(kept)
@@ -128,6 +140,16 @@ def _install_program(shop: Workshop, wheels: Path, root: Path) -> None:
     in_root(shop, root, [*install, "--no-deps", "spot-runner"])
     in_root(shop, root, [f"/{PROGRAM}/bin/spot-runner", "host", "--help"])
     shutil.rmtree(root / "wheels")
+
+
+def _install_kernel(shop: Workshop, package: Path, suffix: str, root: Path) -> None:
+    """Let the kernel of this package be the root's only one."""
+    work = root / "kernel"
+    work.mkdir()
+    shutil.copy(package, work / f"kernel{suffix}")
+    shutil.copy(FILES / INSTALLER, work)
+    in_root(shop, root, [f"/kernel/{INSTALLER}", "/", f"/kernel/kernel{suffix}"])
+    shutil.rmtree(work)
 
 
 def in_root(shop: Workshop, root: Path, command: list[str]) -> str:

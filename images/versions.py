@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
+from images.debians import OLDEST
 from workers.domain.errors import BadInput
 from workers.domain.host_class import Acceleration
 
@@ -32,20 +33,25 @@ class Kernel(BaseModel):
     kind: Literal["distribution", "rpm-repository", "deb"]
     architecture: Literal["x86_64"]
     clouds: tuple[CloudName, ...]
-    distribution: str | None = None
+    distribution: str = OLDEST
+    """Whose it is, or which one it is put on."""
     package: str | None = None
     url: Https | None = None
     version: str | None = None
     """Of the pinned file, as it says itself; written together with `sha256`."""
     sha256: Sha256 | None = None
+    file: Https | None = None
+    """Where the pinned file of a repository is, unless it was pinned from a file of somebody's own."""
     arguments: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     blacklist: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _names_its_source(self) -> Kernel:
-        if self.kind == "distribution" and not (self.distribution and self.package):
+        if self.kind == "distribution" and not ("distribution" in self.model_fields_set and self.package):
             raise ValueError("a kernel of a distribution needs `distribution` and `package`")
+        if self.file and self.kind != "rpm-repository":
+            raise ValueError(f"a kernel of kind {self.kind!r} has no `file`; its `url` leads to the package")
         if self.kind != "distribution" and not self.url:
             raise ValueError(f"a kernel of kind {self.kind!r} needs a `url`")
         return self
@@ -54,6 +60,11 @@ class Kernel(BaseModel):
     def is_pinned(self) -> bool:
         """A distribution's package is checked by the distribution's own signed index; everything else needs a hash."""
         return self.kind == "distribution" or self.sha256 is not None
+
+    @property
+    def package_url(self) -> str | None:
+        """Where the package itself can be fetched; None if nobody has said, or it is the distribution's."""
+        return {"deb": self.url, "rpm-repository": self.file}.get(self.kind)
 
 
 class Versions(BaseModel):
@@ -76,7 +87,7 @@ class Versions(BaseModel):
         if not kernel.is_pinned:
             raise BadInput(
                 f"kernel {name!r} in versions.toml is not pinned: fetch its package, and let "
-                f"`spot-runner image pin {name} FILE` read it and write `sha256`"
+                f"`spot-runner image pin {name} FILE` (or its https URL) read it and write `sha256`"
             )
         return kernel
 

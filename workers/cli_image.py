@@ -50,11 +50,14 @@ def build(  # noqa: PLR0913 - each is an option of the command
         list[Path] | None,
         typer.Option(help="With local-qcow2: a runner package that it brings along; may be repeated."),
     ] = None,
+    kernel_package: Annotated[
+        Path | None, typer.Option(help="With local-qcow2: the pinned kernel's file; else it is fetched where it was.")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="One of the daemon's settings; may be repeated.")
     ] = None,
     base_image: Annotated[
-        str | None, typer.Option(help="In a cloud: Debian's own image there, ami-…; at Hetzner debian-12.")
+        str | None, typer.Option(help="In a cloud: Debian's own image there, ami-…; not needed at Hetzner.")
     ] = None,
     repository: Annotated[str | None, typer.Option(help="In a cloud: where it gets spot-runner from.")] = None,
     revision: Annotated[str | None, typer.Option(help="In a cloud: which commit of it.")] = None,
@@ -64,20 +67,23 @@ def build(  # noqa: PLR0913 - each is an option of the command
     if cloud == "aws":
         from workers.bootstrap.image_aws import AwsWish, run_build_aws  # noqa: PLC0415 - a host must not load a cloud
 
-        _refuse_files(cloud, package, output)
+        _refuse_files(cloud, package, output, kernel_package)
         run_build_aws(ControlSettings().aws, AwsWish(kernel, source, disk_mib, base_image, repository, revision, told))
         return
     if cloud == "hetzner":
         from workers.bootstrap.image_hetzner import HetznerWish, run_build_hetzner  # noqa: PLC0415 - the same
 
-        _refuse_files(cloud, package, output)
+        _refuse_files(cloud, package, output, kernel_package)
         run_build_hetzner(ControlSettings(), HetznerWish(kernel, source, base_image, repository, revision, told))
         return
     from workers.bootstrap.image import Wish, run_build  # noqa: PLC0415 - a host makes no images
 
-    run_build(HostSettings(), Wish(cloud, kernel, source, output, disk_mib, tuple(package or ()), told))
+    wish = Wish(cloud, kernel, source, output, disk_mib, tuple(package or ()), told, kernel_package)
+    run_build(HostSettings(), wish)
 
 
-def _refuse_files(cloud: str, packages: list[Path] | None, output: Path | None) -> None:
+def _refuse_files(cloud: str, packages: list[Path] | None, output: Path | None, kernel_package: Path | None) -> None:
     if packages or output is not None:
         raise BadInput(f"--cloud {cloud} takes no --package and no --output: hosts there fetch packages themselves")
+    if kernel_package is not None:
+        raise BadInput(f"--cloud {cloud} takes no --kernel-package: a builder there fetches what is pinned")

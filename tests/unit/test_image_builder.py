@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from dataclasses import replace
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from images.builder import FAILED, SCRIPT, Program, builder_user_data, script_of
+from images.builder import FAILED, SCRIPT, SOURCE, Program, builder_user_data, script_of
 from images.order import Order, checked_order
 from images.root import ENABLED, settings_files
 from images.versions import load
-from tests.unit.test_image_orders import with_kernels_of_ones_own
+from tests.unit.test_image_orders import DEBIAN, with_kernels_of_ones_own
 from workers.bootstrap.image_aws import AwsWish, order_of, run_build_aws
 from workers.bootstrap.image_hetzner import HetznerWish
 from workers.bootstrap.image_hetzner import order_of as hetzner_order
@@ -23,7 +24,6 @@ from workers.providers.aws.builder import Order as MadeThere
 from workers.providers.aws.requests import Rental
 from workers.settings import AwsSettings
 
-CONTROL = "Package: linux-image-pvm\nVersion: 1\nArchitecture: amd64\nMaintainer: nobody\nDescription: a kernel\n"
 PROGRAM = Program("https://git.example.org/spot-runner.git", "a" * 40)
 
 
@@ -78,25 +78,47 @@ def test_a_step_that_fails_is_named_on_the_console_and_the_machine_stays_on(tmp_
     assert console.read_text() == f"{FAILED} at: the distribution's packages\n"
 
 
-def test_a_kernel_of_ones_own_is_held_against_its_pin_and_is_the_only_one_that_boots(tmp_path: Path) -> None:
-    """The lines that choose it run here on a package and a /boot of this test."""
-    order = checked_order(with_kernels_of_ones_own(), "hetzner", "pvm", "mine")
-    script = script_of(order, PROGRAM)
-    assert f'echo "{"a" * 64}  /root/kernel.deb" | sha256sum --check --quiet' in script
-    assert script.index("sha256sum") < script.index("apt-get install -y -q --no-install-recommends /root/kernel.deb")
-    boot, package = tmp_path / "boot", tmp_path / "kernel.deb"
-    boot.mkdir()
-    for name in ("vmlinuz-6.1.0-cloud", "vmlinuz-6.12-pvm", "config-6.1.0-cloud"):
-        (boot / name).touch()
-    tree = tmp_path / "tree"
-    for name, text in (("DEBIAN/control", CONTROL), ("boot/vmlinuz-6.12-pvm", "kernel"), ("boot/config-6.12-pvm", "")):
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text(text)
-    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tree, package], check=True, timeout=60)
-    begin, end = script.index("kernel=$(dpkg-deb"), script.index("rm /root/kernel.deb")
-    lines = script[begin:end].replace("/root/kernel.deb", str(package)).replace("/boot ", f"{boot} ")
-    subprocess.run(["sh", "-euc", lines.replace('"/boot/', f'"{boot}/')], check=True, timeout=60)
-    assert {path.name for path in boot.iterdir()} == {"vmlinuz-6.12-pvm", "config-6.1.0-cloud"}
+@pytest.mark.parametrize(("source", "name"), [("mine", "kernel.deb"), ("theirs", "kernel.rpm")])
+@pytest.mark.parametrize("is_pinned_one", [True, False])
+def test_a_kernel_of_ones_own_is_held_against_its_pin_before_it_is_installed(
+    tmp_path: Path, source: str, name: str, *, is_pinned_one: bool
+) -> None:
+    """These lines run here, with a curl that brings a file, and an installer that says what it got."""
+    kernel = with_kernels_of_ones_own().kernel[source]
+    pinned = "kernel" if is_pinned_one else "another"
+    kernel = kernel.model_copy(update={"sha256": hashlib.sha256(pinned.encode()).hexdigest()})
+    kernel = kernel.model_copy(update={"file": f"https://example.org/{name}"} if source == "theirs" else {})
+    script = script_of(Order("hetzner", source, kernel), PROGRAM)
+    assert (
+        script.index("checkout") < script.index("images/rootfs/kernel.sh / /root/kernel") < script.index("update-grub")
+    )
+    begin, end = script.index("curl -fsSL"), script.index('step="the program"')
+    installer = tmp_path / "source/images/rootfs/kernel.sh"
+    installer.parent.mkdir(parents=True)
+    installer.write_text(f'#!/bin/sh\necho "$1 $(cat $2)" >> {tmp_path}/installed\n')
+    (tmp_path / "curl").write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked\nprintf kernel > "$5"\n')
+    for program in (installer, tmp_path / "curl"):
+        program.chmod(0o755)
+    lines = script[begin:end].replace(SOURCE, str(tmp_path / "source")).replace("/root/", f"{tmp_path}/")
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["sh", "-euc", lines], env={"PATH": path}, stderr=subprocess.DEVNULL, timeout=60, check=False)
+    assert (done.returncode == 0) is is_pinned_one
+    assert (tmp_path / "asked").read_text().strip().endswith(kernel.package_url or "no url")
+    assert (tmp_path / "installed").exists() is is_pinned_one
+    if is_pinned_one:
+        assert (tmp_path / "installed").read_text() == "/ kernel\n"
+        assert not (tmp_path / name).exists()
+
+
+def test_a_builder_has_what_the_installer_takes() -> None:
+    def packages(source: str) -> set[str]:
+        order = Order("hetzner", source, with_kernels_of_ones_own().kernel[source])
+        line = next(line for line in script_of(order, PROGRAM).splitlines() if line.startswith("apt-get install"))
+        return set(line.split())
+
+    assert {"rpm2cpio", "cpio", "kmod", "initramfs-tools", "curl", "git"} <= packages("theirs")
+    assert {"linux-base", "kmod", "initramfs-tools"} <= packages("mine")
+    assert "rpm2cpio" not in packages(DEBIAN)
 
 
 def test_an_image_at_hetzner_is_named_after_all_that_goes_into_it() -> None:
@@ -104,6 +126,10 @@ def test_an_image_at_hetzner_is_named_after_all_that_goes_into_it() -> None:
     one = hetzner_order(with_kernels_of_ones_own(), wish, ("cx42",), ("nbg1",))
     assert (one.kind, one.origin, one.server_type, one.location) == ("pvm", "debian-12", "cx42", "nbg1")
     assert one.name == f"spot-runner-mine-{one.key}"
+    newer = with_kernels_of_ones_own()
+    newer.kernel["mine"] = newer.kernel["mine"].model_copy(update={"distribution": "debian-13"})
+    assert hetzner_order(newer, wish, ("cx42",), ("nbg1",)).origin == "debian-13"
+    assert hetzner_order(newer, replace(wish, base_image="own"), ("cx42",), ("nbg1",)).origin == "own"
     other = replace(wish, revision="b" * 40)
     assert hetzner_order(with_kernels_of_ones_own(), other, ("cx42",), ("nbg1",)).key != one.key
     with pytest.raises(BadInput, match="SPOT_RUNNER_HETZNER_SERVER_TYPES"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from images.boot import BOOT_AT, LABEL, ROOT_AT, SECTOR
 from images.build import KEPT, build, forget_old, make_disk
 from images.order import Baked, Order, checked_order
-from images.root import SERVICE, SHELF, Workshop, add_ours, for_any_python
+from images.root import FILES, INSTALLER, SERVICE, SHELF, Workshop, add_ours, for_any_python
 from images.versions import load
 from workers.domain.errors import Unfit
 from workers.host.guest_files import copy_tree
@@ -165,6 +166,48 @@ def test_what_only_some_pythons_need_is_fetched_whoever_fetches() -> None:
         line for line in for_any_python((CHECKOUT / "requirements.txt").read_text()).splitlines() if "python_" in line
     ]
     assert all("python_version" not in line and "python_full_version" not in line for line in left)
+
+
+def test_the_kernel_of_a_package_is_installed_by_the_root_s_own_programs(tmp_path: Path) -> None:
+    """Before the daemon, and nothing of it stays but what it installed."""
+    package, seen = tmp_path / "kernel-6.7.12.x86_64.rpm", []
+
+    class Looking(Programs):
+        def run(self, command: Sequence[str], limit_s: float = 1.0) -> str:
+            if "/kernel/kernel.sh" in command:
+                root = Path(command[command.index("/kernel/kernel.sh") - 1])
+                seen.append([*command[command.index("/kernel/kernel.sh") :], (root / "kernel/kernel.rpm").read_text()])
+                assert (root / "kernel/kernel.sh").read_bytes() == (FILES / INSTALLER).read_bytes()
+                assert os.access(root / "kernel/kernel.sh", os.X_OK)
+            seen.extend(["left"] for path in command if (Path(path) / "kernel").exists() and "grub-mkimage" in command)
+            return super().run(command, limit_s)
+
+    package.write_text("a kernel")
+    kernel = load().kernel["linux-pvm-ci-rocky-aws"]
+    order = Order("local-qcow2", "theirs", kernel, DISK_MIB, kernel_package=package)
+    build(order, a_workshop(tmp_path / "cache", Looking()), tmp_path / "host.qcow2")
+    assert seen == [["/kernel/kernel.sh", "/", "/kernel/kernel.rpm", "a kernel"]]
+
+
+def test_the_root_and_the_wheels_are_those_of_the_debian(tmp_path: Path) -> None:
+    asked: list[Sequence[str]] = []
+
+    class Noting(Programs):
+        def run(self, command: Sequence[str], limit_s: float = 1.0) -> str:
+            asked.append(command)
+            return super().run(command, limit_s)
+
+    def make_tar(tar: Path, suite: str, packages: Sequence[str], hooks: Path, more: Sequence[str]) -> None:
+        asked.append((suite, *packages))
+        tar.touch()
+
+    shop = replace(a_workshop(tmp_path / "cache", Noting()), make_tar=make_tar)
+    for source, suite, python in (("debian-12-kvm", "bookworm", "3.11"), ("debian-13-kvm", "trixie", "3.13")):
+        order = checked_order(load(), "local-qcow2", "kvm", source, DISK_MIB)
+        build(order, shop, tmp_path / "host.qcow2")
+        assert any(words[0] == suite and words[-1] == "linux-image-cloud-amd64" for words in asked)
+        assert any(f"--python-version={python}" in words for words in asked)
+        asked.clear()
 
 
 @needs_programs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 from images.boot import BLOCKS, BOOT_AT, BOOT_CODE, BOOT_SECTOR, ROOT_AT, SECTOR, core, first_sector, menu, partitions
 from images.build import check_fit
 from images.order import Order, checked_order, read_settings
-from images.versions import Kernel, Versions, load
+from images.pinning import Pin, write_pin
+from images.versions import FILE, Kernel, Versions, load
 from tests.unit.test_package_commands import UNFIT
 from tests.unit.test_package_commands import _said as said
+from workers.bootstrap.image import check_kernel_package, kernel_at_hand
 from workers.domain.errors import BadInput, Unfit
 
 DEBIAN = "debian-12-kvm"
@@ -26,15 +29,20 @@ def an_order() -> Order:
 
 
 def with_kernels_of_ones_own() -> Versions:
-    """Two that are pinned."""
+    """Three that are pinned, from files."""
     own = {
         "acceleration": "pvm",
         "url": "https://example.org/k",
         "sha256": "a" * 64,
+        "version": "theirs-1",
         "architecture": "x86_64",
         "clouds": ["aws", "hetzner", "local-qcow2"],
     }
-    kernels = {"mine": Kernel(kind="deb", **own), "theirs": Kernel(kind="rpm-repository", **own)}  # type: ignore[arg-type]  # read as the file is
+    kernels = {
+        "mine": Kernel.model_validate({"kind": "deb", **own}),
+        "theirs": Kernel.model_validate({"kind": "rpm-repository", **own}),
+        "later": Kernel.model_validate({"kind": "deb", "distribution": "debian-14", **own}),
+    }
     return load().model_copy(update={"kernel": {**load().kernel, **kernels}})
 
 
@@ -46,13 +54,56 @@ def with_kernels_of_ones_own() -> Versions:
         ("local-qcow2", "pvm", DEBIAN, f"{DEBIAN} is for kvm"),
         ("hetzner", "kvm", DEBIAN, f"{DEBIAN} is for aws, local-qcow2"),
         ("aws", "kvm", "none", "no kernel 'none'"),
-        ("local-qcow2", "pvm", "mine", "a kernel of kind deb goes into no image for local-qcow2 so far"),
-        ("aws", "pvm", "theirs", "a kernel of kind rpm-repository goes into no image for aws so far"),
+        ("aws", "pvm", "theirs", "theirs: pin it by its https URL: a builder at the cloud fetches it"),
+        ("hetzner", "pvm", "theirs", "theirs: pin it by its https URL: a builder at the cloud fetches it"),
+        ("local-qcow2", "pvm", "later", "images are made of debian-12, debian-13, not of debian-14"),
     ],
 )
 def test_what_cannot_be_made_is_refused_with_its_name(cloud: str, kernel: str, source: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         checked_order(with_kernels_of_ones_own(), cloud, kernel, source)
+
+
+def test_a_kernel_that_was_pinned_by_its_url_goes_to_every_cloud(tmp_path: Path) -> None:
+    file = tmp_path / "versions.toml"
+    file.write_bytes(FILE.read_bytes())
+    for name, cloud in (("linux-pvm-ci-rocky-aws", "aws"), ("linux-pvm-ci-rocky-hetzner", "hetzner")):
+        write_pin(file, name, Pin("kernel-6.7.12-1", "a" * 64, "https://example.org/kernel.rpm"))
+        order = checked_order(load(file), cloud, "pvm", name)
+        assert (order.kernel.package_url, order.debian.suite) == ("https://example.org/kernel.rpm", "bookworm")
+
+
+def test_what_follows_from_a_debian() -> None:
+    order = checked_order(load(), "local-qcow2", "kvm", "debian-13-kvm")
+    assert (order.debian.suite, order.debian.python, order.debian.backports_monitor) == ("trixie", "3.13", False)
+    assert (an_order().debian.suite, an_order().debian.python) == ("bookworm", "3.11")
+    assert an_order().debian.backports_monitor
+    assert "manylinux_2_36_x86_64" in an_order().debian.platforms
+    assert "manylinux_2_39_x86_64" not in an_order().debian.platforms, "its C library is older"
+    assert {"manylinux_2_39_x86_64", "manylinux_2_5_x86_64", "manylinux2014_x86_64"} <= set(order.debian.platforms)
+
+
+def test_the_file_of_a_kernel_is_named_where_it_is_needed_and_nowhere_else(tmp_path: Path) -> None:
+    theirs, mine = (checked_order(with_kernels_of_ones_own(), "local-qcow2", "pvm", one) for one in ("theirs", "mine"))
+    check_kernel_package(theirs, tmp_path)
+    check_kernel_package(mine, None)
+    check_kernel_package(an_order(), None)
+    with pytest.raises(BadInput, match="theirs was pinned from a file; name that file"):
+        check_kernel_package(theirs, None)
+    with pytest.raises(BadInput, match="debian-12's own, so there is no file"):
+        check_kernel_package(an_order(), tmp_path)
+
+
+def test_another_file_than_the_pinned_one_is_not_installed(tmp_path: Path) -> None:
+    file, theirs = tmp_path / "kernel.rpm", with_kernels_of_ones_own().kernel["theirs"]
+    file.write_text("a kernel")
+    pinned = theirs.model_copy(update={"sha256": hashlib.sha256(b"a kernel").hexdigest()})
+    with kernel_at_hand(pinned, file) as found:
+        assert found == file
+    with pytest.raises(BadInput, match="not theirs-1, the pinned one"), kernel_at_hand(theirs, file):
+        pytest.fail("it must not be handed on")
+    with kernel_at_hand(load().kernel[DEBIAN], None) as found:
+        assert found is None
 
 
 def test_a_disk_that_is_too_small_is_refused() -> None:
@@ -94,6 +145,8 @@ def test_the_command_refuses_in_one_sentence(tmp_path: Path) -> None:
     assert "is not pinned" in unpinned.stderr
     files = said("build", "--cloud", "hetzner", *words, *where, command="image")
     assert (files.returncode, "takes no --package and no --output" in files.stderr) == (UNFIT, True)
+    here = said("build", "--cloud", "hetzner", *words, "--kernel-package", "k.rpm", command="image")
+    assert (here.returncode, "a builder there fetches what is pinned" in here.stderr) == (UNFIT, True)
     elsewhere = said(
         *("build", "--cloud", "local-qcow2", "--kernel", "kvm", "--source", DEBIAN),
         *("--output", str(tmp_path / "none/host.qcow2")),

@@ -70,6 +70,28 @@ def test_a_file_that_is_no_kernel_for_this_machine_is_refused(tmp_path: Path) ->
             read_pin(kernel, file)
 
 
+def test_where_a_package_of_a_repository_is_is_written_down_too(tmp_path: Path) -> None:
+    """A builder at a cloud fetches it; a file of somebody's own is nowhere, so what stood there goes away."""
+    rpm, deb, url = an_rpm(tmp_path / "k.rpm"), a_deb(tmp_path / "k.deb"), "https://example.org/k^1+2.rpm"
+    assert (read_pin(RPM, rpm, url).file, read_pin(RPM, rpm, str(rpm)).file) == (url, None)
+    assert read_pin(DEB, deb, url).file is None, "its own url leads to it"
+    file = tmp_path / "versions.toml"
+    file.write_bytes(FILE.read_bytes())
+
+    write_pin(file, NAME, read_pin(RPM, rpm, url))
+    assert load(file).pinned_kernel(NAME).package_url == url
+    write_pin(file, NAME, read_pin(RPM, rpm, str(rpm)))
+    assert load(file).pinned_kernel(NAME).package_url is None
+    assert file.read_text().count(url) == 0
+
+
+def test_a_url_that_cannot_be_written_down_is_refused_before_it_is_fetched() -> None:
+    for url in ('https://example.org/k"\nx = 1', "https://user:word@example.org/k.rpm", "https://example.org/a b"):
+        with pytest.raises(BadInput, match="without a user"):
+            check_can_be_pinned("k", RPM, url)
+    check_can_be_pinned("k", RPM, "https://example.org:8443/a/k^1+2~rc1.rpm?x=y&z=%20")
+
+
 def test_all_other_bytes_stay(tmp_path: Path) -> None:
     file = tmp_path / "versions.toml"
     before = FILE.read_bytes()

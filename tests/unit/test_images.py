@@ -23,6 +23,7 @@ clouds = ["aws"]
 def test_the_file_in_the_tree_is_lawful() -> None:
     versions = load()
     assert versions.pinned_kernel("debian-12-kvm").modules
+    assert versions.pinned_kernel("debian-13-kvm").modules
 
 
 def test_an_unpinned_kernel_is_not_built_from() -> None:
@@ -46,6 +47,9 @@ def test_a_kernel_with_a_hash_is_pinned(tmp_path: Path) -> None:
         (RPM.replace('"pvm"', '"tcg"'), "acceleration"),
         (RPM + "colour = 1\n", "colour"),
         (RPM.replace('url = "https://example.org/k.repo"\n', ""), "needs a `url`"),
+        (RPM.replace("rpm-repository", "deb") + 'file = "https://example.org/k"\n', "has no `file`"),
+        (RPM + 'file = "k.rpm"\n', "file"),
+        (RPM.replace("rpm-repository", "distribution") + 'package = "linux"\n', "needs `distribution` and"),
         ("format =", "not TOML"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -13,9 +15,10 @@ from rich.console import Console
 
 from images import versions as inputs
 from images.build import build, check_fit
-from images.order import Baked, checked_order, read_settings
-from images.pinning import at_hand, check_can_be_pinned, read_pin, write_pin
+from images.order import Baked, Order, checked_order, read_settings
+from images.pinning import at_hand, check_can_be_pinned, check_is_pinned, read_pin, write_pin
 from images.root import Workshop
+from images.versions import Kernel
 from workers.domain.errors import BadInput, Unfit
 from workers.host import debian
 from workers.host.guest_files import copy_tree
@@ -33,7 +36,7 @@ def run_pin(source: str, package: str | None, versions: Path | None) -> str:
     kernel = inputs.load(file).named_kernel(source)
     check_can_be_pinned(source, kernel, package)
     with at_hand(package or kernel.url or "") as read:
-        pin = read_pin(kernel, read)
+        pin = read_pin(kernel, read, package)
     write_pin(file, source, pin)
     return f"{file}: {source} is {pin.version}, sha256:{pin.sha256}"
 
@@ -49,12 +52,14 @@ class Wish:
     disk_mib: int
     packages: tuple[Path, ...] = ()
     settings: tuple[str, ...] = ()
+    kernel_package: Path | None = None
 
 
 def run_build(settings: HostSettings, wish: Wish) -> None:
     """Make an image, or refuse in one sentence before anything is started."""
     order = checked_order(inputs.load(), wish.cloud, wish.kernel, wish.source, wish.disk_mib)
     order = replace(order, settings=read_settings(wish.settings))
+    check_kernel_package(order, wish.kernel_package)
     if (output := wish.output) is None:
         raise BadInput("--output: name the file that is to be made")
     checkout = Path(inputs.__file__).parents[1]
@@ -68,12 +73,35 @@ def run_build(settings: HostSettings, wish: Wish) -> None:
     if os.geteuid() != 0:
         raise Unfit("image build makes a root file system, so it needs root; run it with sudo")
     signal.signal(signal.SIGTERM, _end)
-    with console.status("starting") as status:
-        source = debian.backports(order.suite)
-        sources = (source,) if source else ()
-        shop = Workshop(checkout, cache, run, debian.make_tar, copy_tree, sources, status.update)
-        build(order, shop, output)
+    with console.status("reading the kernel") as status, kernel_at_hand(order.kernel, wish.kernel_package) as package:
+        shop = Workshop(checkout, cache, run, debian.make_tar, copy_tree, _more_sources(order), status.update)
+        build(replace(order, kernel_package=package), shop, output)
     console.print(f"{output}: {output.stat().st_size / MIB:.0f} MiB, {order.source} for {order.cloud}", soft_wrap=True)
+
+
+def check_kernel_package(order: Order, given: Path | None) -> None:
+    """Raise `BadInput` if a kernel's package is given that is not wanted, or none that is."""
+    if given is not None and order.kernel.kind == "distribution":
+        raise BadInput(f"--kernel-package: {order.source} is {order.kernel.distribution}'s own, so there is no file")
+    if given is None and order.kernel.kind != "distribution" and order.kernel.package_url is None:
+        raise BadInput(f"--kernel-package: {order.source} was pinned from a file; name that file")
+
+
+@contextmanager
+def kernel_at_hand(kernel: Kernel, given: Path | None) -> Iterator[Path | None]:
+    """Give a kernel's package, fetched if it is not given, that is the pinned one. Raises `BadInput` and `TryLater`."""
+    place = str(given) if given else kernel.package_url
+    if place is None:
+        yield None
+        return
+    with at_hand(place) as file:
+        check_is_pinned(kernel, file)
+        yield file
+
+
+def _more_sources(order: Order) -> tuple[str, ...]:
+    source = debian.backports(order.debian.suite) if order.debian.backports_monitor else None
+    return (source,) if source else ()
 
 
 def _baked(file: Path) -> Baked:

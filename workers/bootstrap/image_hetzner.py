@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Final
 
 from images import versions as inputs
 from images.builder import Program, builder_user_data
@@ -21,8 +20,6 @@ from workers.providers.hetzner.account import Account
 from workers.providers.hetzner.builder import Builder, Order
 from workers.providers.hetzner.requests import Rental
 from workers.settings import ControlSettings
-
-ORIGIN: Final = "debian-12"
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ def order_of(versions: Versions, wish: HetznerWish, server_types: tuple[str, ...
         raise BadInput(
             "--cloud hetzner: set SPOT_RUNNER_HETZNER_SERVER_TYPES and _LOCATIONS; the first of each is used"
         )
-    told, origin = builder_user_data(image, Program(wish.repository, wish.revision)), wish.base_image or ORIGIN
+    told = builder_user_data(image, Program(wish.repository, wish.revision))
+    origin = wish.base_image or image.kernel.distribution  # Hetzner calls its images so, too
     key = hashlib.sha256(f"{origin}\n{told}".encode()).hexdigest()[:12]
     return Order(
         name=f"spot-runner-{wish.source}-{key}",
