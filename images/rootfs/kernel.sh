@@ -2,6 +2,7 @@
 # Installs a kernel from a package of its own and makes it the only one that boots. $1 is the root, $2 the .deb or .rpm,
 # as that root sees it. The caller has held it against its pin; what this takes in the root says images/root.py.
 set -euo pipefail
+umask 022
 root=${1%/} package=$2 staged=
 trap 'rm -rf "${staged:-}"' EXIT
 
@@ -33,8 +34,6 @@ install_rpm() {
         cd "$staged"
         cpio --extract --quiet --make-directories --no-absolute-filenames --no-preserve-owner
     )
-    # Directories that it needs and does not list are cpio's, which lets nobody else into them.
-    find "$staged" -type d -exec chmod 755 {} +
     version=$(
         cd "$staged"
         find . -path './boot/vmlinuz-*' -o -regex '\./\(usr/\)?lib/modules/[^/]*/vmlinuz' |

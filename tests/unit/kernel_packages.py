@@ -86,7 +86,7 @@ def a_root(folder: Path) -> Path:
 
 
 def install(root: Path, package: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script on a package that lies in the root's /, as the root's own programs would be run there."""
+    """Run the script on a package that is put into the root, by somebody whose files are nobody else's to read."""
     programs = root.parent / "programs"
     programs.mkdir(exist_ok=True)
     _write_program(programs / "chroot", CHROOT)
@@ -99,6 +99,7 @@ def install(root: Path, package: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         check=False,
+        umask=0o077,
     )
 
 
