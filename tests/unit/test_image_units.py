@@ -46,7 +46,10 @@ def test_each_timer_has_its_service_and_is_switched_on() -> None:
 
 def test_the_daemon_waits_for_its_user_data_and_for_the_verification() -> None:
     text = (ROOT / "etc/systemd/system" / f"{SERVICE}.d/image.conf").read_text()
-    assert "After=cloud-init.service spot-runner-verify.service\nRequires=spot-runner-verify.service\n" in text
+    after = next(line for line in text.splitlines() if line.startswith("After="))
+    assert {"cloud-init.service", "cloud-init-network.service"} <= set(after.removeprefix("After=").split())
+    assert f"{after}\nRequires=spot-runner-verify.service\n" in text
+    assert "spot-runner-verify.service" in after
     verify = (ROOT / "etc/systemd/system/spot-runner-verify.service").read_text()
     assert "FailureAction=poweroff\n" in verify
     assert "EnvironmentFile=-/etc/spot-runner/host.env\n" in verify
