@@ -3,6 +3,7 @@
 # as that root sees it. The caller has held it against its pin; what this takes in the root says images/root.py.
 set -euo pipefail
 umask 022
+export DEBIAN_FRONTEND=noninteractive
 root=${1%/} package=$2 staged=
 trap 'rm -rf "${staged:-}"' EXIT
 
@@ -22,9 +23,9 @@ check_one() {
 install_deb() {
     version=$(dpkg-deb --fsys-tarfile "$root$package" | tar -t | sed -n 's#^\./boot/vmlinuz-\([^/]*\)$#\1#p')
     check_one "$version"
-    # Its caches would stay in the image.
-    inside apt-get -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
-        install -y -q --no-install-recommends "$package"
+    inside apt-get install -y -q --no-install-recommends "$package"
+    # What it looked up would stay in the image.
+    rm -f "$root/var/cache/apt/"*.bin
 }
 
 install_rpm() {

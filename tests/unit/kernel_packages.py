@@ -30,7 +30,10 @@ PROGRAMS: Final = {
         'test "$1 $2" = "-c -k"; test -e "$ROOT/lib/modules/$3/modules.dep"; test -e "$ROOT/boot/config-$3"\n'
         'echo of "$3" > "$ROOT/boot/initrd.img-$3"'
     ),
-    "apt-get": 'for package; do :; done; exec dpkg --root="$ROOT" --log=/dev/null --install "$ROOT$package"',
+    "apt-get": (
+        'touch "$ROOT/var/cache/apt/pkgcache.bin"; for package; do :; done\n'
+        'exec dpkg --root="$ROOT" --log=/dev/null --install "$ROOT$package"'
+    ),
 }
 CHROOT: Final = '#!/bin/sh\nexport ROOT="${1%/}"; shift; program=$1; shift; exec "$ROOT/usr/sbin/$program" "$@"\n'
 
@@ -75,7 +78,15 @@ def kernel_files(version: str) -> list[str]:
 def a_root(folder: Path) -> Path:
     """Make a root like Debian's, in which the distribution's kernel is installed."""
     root = folder / "root"
-    for name in ("usr/lib/modules", "usr/sbin", "boot", "var/tmp", "var/lib/dpkg/info", "var/lib/dpkg/updates"):
+    for name in (
+        "usr/lib/modules",
+        "usr/sbin",
+        "boot",
+        "var/tmp",
+        "var/cache/apt",
+        "var/lib/dpkg/info",
+        "var/lib/dpkg/updates",
+    ):
         (root / name).mkdir(parents=True)
     (root / "lib").symlink_to("usr/lib")
     (root / "var/lib/dpkg/status").touch()

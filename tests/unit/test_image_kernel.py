@@ -72,6 +72,7 @@ def test_a_deb_is_installed_by_dpkg_and_is_the_only_one_that_boots(tmp_path: Pat
     done = install(root, a_deb(tmp_path, [name.replace("/lib/", "/usr/lib/") for name in kernel_files("6.12-pvm")]))
     assert done.returncode == 0, done.stderr
     assert boot(root) == LEFT | whole("6.12-pvm")
+    assert list((root / "var/cache/apt").iterdir()) == []
     assert "Package: linux-image-6.12-pvm\nStatus: install ok installed\n" in (root / "var/lib/dpkg/status").read_text()
 
 
