@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,17 +179,59 @@ def test_an_answer_that_nothing_has_changed_costs_nothing_of_the_hour() -> None:
     assert ledger.hours[SEATS[0]].left >= 239
 
 
-def test_a_retry_after_stops_the_whole_installation_and_no_other() -> None:
+def told(heard: Heard) -> Ledger:
+    """Return a ledger in which the first seat was told this, and which was written down since."""
     ledger = warm()
     permit = ledger.take(Wish(SEATS[:1], 1, Urgency.RUNNER), LIMITS, START)
     assert isinstance(permit, Permit)
-    ledger.settle(permit, Heard(retry_at=START + 120), START)
-    for urgency in Urgency:
-        wait = ledger.take(Wish(SEATS[:1], 1, urgency), LIMITS, START + 119)
-        assert isinstance(wait, Wait)
-        assert wait.until == START + 120
-    assert isinstance(ledger.take(Wish(SEATS[1:2], 1, Urgency.SWEEP), LIMITS, START + 1), Permit)
-    assert isinstance(ledger.take(Wish(SEATS[:1], 1, Urgency.SWEEP), LIMITS, START + 120), Permit)
+    ledger.settle(permit, heard, START)
+    return read(written(ledger))
+
+
+def stopped(ledger: Ledger, now: float) -> set[Seat]:
+    """Return who may not ask now, and make sure that they are told to come back at the end."""
+    found = {}
+    for seat, urgency in itertools.product((*SEATS, Seat(1, 0), Seat(2, 0)), Urgency):
+        wait = ledger.take(Wish((seat,), 1, urgency), LIMITS, now)
+        found[seat, urgency] = isinstance(wait, Wait)
+        assert not isinstance(wait, Wait) or wait.until == START + 120
+    by_seat = {seat: {is_stopped for (one, _), is_stopped in found.items() if one == seat} for seat, _ in found}
+    assert all(len(whether) == 1 for whether in by_seat.values()), "however urgent it is"
+    return {seat for seat, whether in by_seat.items() if True in whether}
+
+
+@pytest.mark.parametrize(
+    ("heard", "stops"),
+    [
+        (Heard(retry_at=START + 120), {Seat(1, 11), Seat(1, 12), Seat(1, 0)}),
+        (Heard(300, 290, START + 3600, retry_at=START + 120), {Seat(1, 11), Seat(1, 12), Seat(1, 0)}),
+        (Heard(300, 0, START + 120, retry_at=START + 120), {Seat(1, 11)}),
+    ],
+    ids=["secondary", "secondary with an hour left", "primary"],
+)
+def test_a_retry_after_stops_the_whole_app_and_no_other_unless_an_hour_is_spent(heard: Heard, stops: set[Seat]) -> None:
+    """GitHub's secondary limit is of the App, its primary one of the installation."""
+    ledger = told(heard)
+    assert stopped(ledger, START + 1) == stops
+    assert stopped(ledger, START + 119) == stops
+    assert stopped(ledger, START + 120) == set()
+
+
+def test_a_call_that_may_go_by_another_app_does_so_while_its_own_is_stopped() -> None:
+    ledger = told(Heard(retry_at=START + 120))
+    found = ledger.take(registration("a", seats=(SEATS[1], SEATS[2])), LIMITS, START + 1)
+    assert isinstance(found, Permit)
+    assert found.seat == SEATS[2]
+
+
+def test_nothing_is_kept_in_a_stopped_app_for_who_stands_in_line() -> None:
+    """Its budget could not be spent anyway, so that of the other App is what they will take."""
+    ledger = told(Heard(retry_at=START + 120))
+    both = (SEATS[1], SEATS[2])
+    granted = [ledger.take(registration(str(number), f"org-{number}", both), LIMITS, START + 1) for number in range(13)]
+    assert [isinstance(one, Permit) for one in granted] == [True] * 12 + [False]
+    late = ledger.take(registration("late", "org-late", SEATS[2:]), LIMITS, START + 61)
+    assert isinstance(late, Wait), "what comes free is kept for whoever waits"
 
 
 def test_a_call_goes_to_the_app_that_has_budget() -> None:

@@ -55,6 +55,10 @@ SHARES: Final = {Urgency.RUNNER: 1.0, Urgency.POLL: 0.75, Urgency.SWEEP: 0.5}
 HOUR_KEPT: Final = {Urgency.RUNNER: 0.0, Urgency.POLL: 0.2, Urgency.SWEEP: 0.4}
 
 
+# In the place of an installation: the App with all of its installations.
+ALL: Final = -1
+
+
 class Seat(NamedTuple):
     """One installation of one App; installation 0 is the App itself."""
 
@@ -125,6 +129,11 @@ class Heard:
     is_free: bool = False
     """It costs nothing of the hour: nothing has changed since we asked before."""
 
+    @property
+    def is_primary(self) -> bool:
+        """Whether the hour of one installation is spent; any other refusal of our pace is of its App's whole."""
+        return self.remaining == 0
+
 
 @dataclass
 class Ticket:
@@ -188,7 +197,12 @@ class Ledger:
             if heard.limit is not None and heard.remaining is not None and heard.reset_at is not None:
                 hour.hear(heard.limit, heard.remaining, heard.reset_at, now)
         if heard.retry_at is not None:
-            self.blocked[permit.seat] = max(heard.retry_at, self.blocked.get(permit.seat, 0.0))
+            stopped = permit.seat if heard.is_primary else Seat(permit.seat.app, ALL)
+            self.blocked[stopped] = max(heard.retry_at, self.blocked.get(stopped, 0.0))
+
+    def blocked_until(self, seat: Seat) -> float:
+        """Return the moment before which GitHub wants to hear nothing from this seat; one that is past: it may ask."""
+        return max(self.blocked.get(one, 0.0) for one in (seat, Seat(seat.app, ALL)))
 
     def _book(self, wish: Wish, seat: Seat, now: float) -> Permit:
         booked_at = now + ANSWER_LIMIT_S
@@ -279,7 +293,7 @@ class _View:
 
     def _times(self, seat: Seat, points: int, scope: str | None) -> int:
         """Return how many such calls a seat could make, whatever its App has."""
-        if self._ledger.blocked.get(seat, 0.0) > self._now:
+        if self._ledger.blocked_until(seat) > self._now:
             return 0
         times = min(self._hour_room(seat), self._room_of(f"seat {seat.app} {seat.installation}") // points)
         return times if scope is None else min(times, self._room_of(f"scope {scope.lower()}"))
@@ -294,8 +308,7 @@ class _View:
         return Wait(until, first.why)
 
     def _wait_on(self, seat: Seat, wish: Wish) -> Wait:
-        blocked = self._ledger.blocked.get(seat, 0.0)
-        found = Wait(blocked, "GitHub asked us to wait")
+        found = Wait(self._ledger.blocked_until(seat), "GitHub asked us to wait")
         hour = self._hour(seat)
         if self._hour_room(seat) < 1:
             found = max(found, Wait(hour.reset_at, "this hour's requests are spent"), key=lambda one: one.until)
@@ -316,7 +329,7 @@ class _View:
 
     def _own_room(self, seat: Seat, scope: str | None) -> int:
         """Return the room that a seat has by itself, whatever its App has."""
-        if self._ledger.blocked.get(seat, 0.0) > self._now or self._hour_room(seat) < 1:
+        if self._ledger.blocked_until(seat) > self._now or self._hour_room(seat) < 1:
             return 0
         if scope is not None and self._room_of(f"scope {scope.lower()}") < 1:
             return 0

@@ -24,6 +24,8 @@ from workers.github.pace import ALONE, LocalPace, Pace, SharedPace, shared_pace
 
 LIMITS = Limits(points=60, app_points=60, requests=300)
 SEAT = Seat(1, 11)
+SISTER = Seat(1, 12)
+STRANGER = Seat(2, 21)
 KEY = "spot-runner:pace"
 
 
@@ -130,13 +132,24 @@ def test_what_is_spent_is_refused_with_the_moment_to_come_back(pace: Pace, clock
 
 
 def test_a_retry_after_stops_everybody_until_then(pace: Pace, clock: ManualTime) -> None:
+    """All whom GitHub counts together: the installations of one App."""
     pace.settle(pace.take(registration("a")), Heard(retry_at=clock.now + 30))
-    with pytest.raises(Throttled) as caught:
-        pace.take(Wish((SEAT,), 1, Urgency.RUNNER))
-    assert caught.value.at is not None
-    assert caught.value.at.timestamp() == pytest.approx(clock.now + 30)
+    for seat in (SEAT, SISTER):
+        with pytest.raises(Throttled) as caught:
+            pace.take(Wish((seat,), 1, Urgency.RUNNER))
+        assert caught.value.at is not None
+        assert caught.value.at.timestamp() == pytest.approx(clock.now + 30)
+    assert pace.take(Wish((STRANGER,), 1, Urgency.RUNNER)).seat == STRANGER
     clock.now += 30
-    pace.take(Wish((SEAT,), 1, Urgency.RUNNER))
+    for seat in (SEAT, SISTER):
+        assert pace.take(Wish((seat,), 1, Urgency.RUNNER)).seat == seat
+
+
+def test_an_hour_that_is_spent_stops_its_own_installation_only(pace: Pace, clock: ManualTime) -> None:
+    pace.settle(pace.take(registration("a")), Heard(300, 0, clock.now + 30, retry_at=clock.now + 30))
+    with pytest.raises(Throttled):
+        pace.take(Wish((SEAT,), 1, Urgency.RUNNER))
+    assert pace.take(Wish((SISTER,), 1, Urgency.RUNNER)).seat == SISTER
 
 
 def test_a_place_in_line_is_kept(pace: Pace, clock: ManualTime) -> None:
