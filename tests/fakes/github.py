@@ -11,7 +11,7 @@ from typing import Protocol
 
 from tests.fakes.github_lists import Post
 from tests.fakes.trouble import Trouble
-from workers.domain.errors import Refused, RunnerBusy, TryLater
+from workers.domain.errors import NotThere, Refused, RunnerBusy, TryLater
 from workers.domain.events import Delivery, JobAction, JobFact
 from workers.domain.job import JobSeen, RunJob, RunSeen
 from workers.domain.names import JobId
@@ -132,8 +132,8 @@ class FakeGitHub:
     """Beside the default one, which admits everybody."""
     keeps_runners: bool = False
     """Whether it leaves registrations whose job is over."""
-    hidden: set[JobId] = field(default_factory=set)
-    """The jobs about which it answers that there are none such."""
+    hidden: set[int] = field(default_factory=set)
+    """The jobs, and the runs with their jobs' check runs, about which it answers that there are none such."""
     missed: set[JobAction] = field(default_factory=set)
     """What is never delivered at all, and is in no list of deliveries either."""
 
@@ -217,9 +217,8 @@ class FakeGitHub:
     def rerun_job(self, installation_id: int, repository: str, job_id: JobId) -> None:
         with self.trouble.befalls("github", "rerun_job", job_id):
             self._require_installed()
-            job = self.jobs.get(job_id)
-            if job is None:
-                raise Refused(f"there is no job {job_id}")
+            if (job := self.jobs.get(job_id)) is None:
+                raise NotThere(f"there is no job {job_id}")
             self._ended(job.run_id)
             if any(one.attempt > job.attempt for one in self.jobs.values() if _is_same(one, job)):
                 raise Refused(f"job {job_id} was run again")
@@ -247,13 +246,14 @@ class FakeGitHub:
     def jobs_of(self, installation_id: int, repository: str, run_id: int) -> Sequence[RunJob]:
         with self.trouble.befalls("github", "jobs_of", run_id):
             self._require_installed()
-            latest = self._latest(run_id)
+            latest = [] if run_id in self.hidden else self._latest(run_id)
             return [RunJob(job.id, job.name, job.status, job.conclusion, job.completed_at) for job in latest]
 
     def holds_deployment(self, installation_id: int, repository: str, job_id: JobId) -> bool | None:
         with self.trouble.befalls("github", "holds_deployment", job_id):
             self._require_checks()
-            return self.jobs[job_id].deployment_at is not None if job_id in self.jobs else None
+            job = self.jobs.get(job_id)
+            return None if job is None or job.run_id in self.hidden else job.deployment_at is not None
 
     def remark(self, remark: Remark) -> None:
         with self.trouble.befalls("github", "remark", remark.key):

@@ -39,6 +39,8 @@ class Trouble:
     log: list[Operation] = field(default_factory=list)
     away: set[str] = field(default_factory=set)
     """Ports that do not answer at all, or do not answer one question: `port verb`."""
+    refused: dict[tuple[str, str], BaseException] = field(default_factory=dict)
+    """What is raised whenever (port, verb) is asked to act."""
     lost_calls: dict[tuple[str, str], BaseException] = field(default_factory=dict)
     """What is raised once before (port, verb) acts."""
     lost_answers: dict[tuple[str, str], BaseException] = field(default_factory=dict)
@@ -53,7 +55,7 @@ class Trouble:
         self.log.append(Operation(self.clock.now(), port, verb, str(about)))
         if not self.away.isdisjoint({port, f"{port} {verb}"}):
             raise Unreachable(f"{port} {verb} {about}: nobody answers")
-        if (error := self.lost_calls.pop((port, verb), None)) is not None:
+        if (error := self.refused.get((port, verb)) or self.lost_calls.pop((port, verb), None)) is not None:
             raise error
         self._strike(f"{port} {verb} {about}: no answer, and nothing was done")
         self._let_others_go_on()

@@ -13,6 +13,7 @@ SpotError
 |   |   +-- BadPackage    a package that this host must not run
 |   +-- Refused       the other side rejected the request itself
 |   |   +-- NotThere       GitHub knows of no such thing, or does not show it to our App
+|   |   +-- Unrecognized   GitHub does not know who asks by our key or token
 |   |   +-- Barred         it takes nothing from us at all: credentials, a permission, or the account itself
 |   |   +-- Unregistrable  GitHub registers no runner of this kind, however often it is asked
 |   +-- Unfit         this machine lacks something that the command needs
@@ -80,6 +81,10 @@ class Refused(GiveUp):
 
 class NotThere(Refused):
     """GitHub knows of no such thing, or does not show it to our App; or says so for a moment only."""
+
+
+class Unrecognized(Refused):
+    """GitHub does not know who asks by our key or token; or says so for a moment only."""
 
 
 class Barred(Refused):

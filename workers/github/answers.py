@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 import structlog
 from github import GithubException
 
-from workers.domain.errors import Refused, Throttled, Unreachable
+from workers.domain.errors import NotThere, Refused, Throttled, Unreachable, Unrecognized
 from workers.domain.pace import SECONDARY_WAIT_S, Heard
 
 # GitHub tells this one apart from a missing permission by its text alone.
@@ -27,6 +27,11 @@ WAIT_MAX_S: Final = 86400.0
 NUMBER_MAX: Final = 2**53
 # A page of HTML is no sentence.
 SAID_MAX: Final = 300
+# These may be taken back: GitHub gives such answers for a moment to whom and about what it knows very well.
+REFUSALS: Final[Mapping[int, type[Refused]]] = {
+    HTTPStatus.UNAUTHORIZED: Unrecognized,
+    HTTPStatus.NOT_FOUND: NotThere,
+}
 # What reading an answer raises that lacks something, or has something else in its place.
 _MISREAD: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
@@ -131,7 +136,7 @@ def raise_ours(error: GithubException, doing: str, now: float) -> NoReturn:
         raise Throttled(text, at=datetime.fromtimestamp(retry_at, UTC)) from error
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise Unreachable(text) from error
-    raise Refused(text) from error
+    raise REFUSALS.get(error.status, Refused)(text) from error
 
 
 def sentence_of(error: GithubException) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from github import GithubException
 from github.Requester import Requester
@@ -27,6 +28,16 @@ WRITING: Final = 5
 
 # Whose call it is: an installation's, whichever of our Apps it is of and may be asked by, or exactly this one's.
 Asker: TypeAlias = int | Seat
+
+
+class Call(NamedTuple):
+    """What is asked, in PyGithub's order."""
+
+    verb: str
+    path: str
+    parameters: Json | None = None
+    headers: dict[str, str] | None = None
+    body: Json | None = None
 
 
 class Calls:
@@ -58,8 +69,7 @@ class Calls:
     ) -> Answer:
         """Call GitHub; raises `GithubException` for what it refuses, to be met within `translated`, and `Throttled`."""
         seats = (asker,) if isinstance(asker, Seat) else self._homes.seats(asker, path)
-        wish = Wish(seats, points_of(verb), urgency)
-        return self._made(self._pace.take(wish), verb, path, body, parameters, headers)
+        return self._made(Wish(seats, points_of(verb), urgency), Call(verb, path, parameters, headers, body))
 
     def home_of(self, installation_id: int, path: str) -> int:
         """Return the first of the installations by which this path may be asked; raises what `ask` raises."""
@@ -69,7 +79,7 @@ class Calls:
         """Register a runner: as `ask`, and its name has a place in line while there is no budget for it."""
         seats = self._homes.seats(installation_id, path)
         wish = Wish(seats, WRITING, Urgency.RUNNER, scope, body["name"])
-        return self._made(self._pace.take(wish), "POST", path, body)
+        return self._made(wish, Call("POST", path, body=body))
 
     @contextmanager
     def translated(self, asker: Asker, doing: str) -> Iterator[None]:  # noqa: ARG002 - one place for all
@@ -84,30 +94,34 @@ class Calls:
 
     def _ask(self, seats: tuple[Seat, ...], verb: str, path: str, parameters: Json | None = None) -> Answer:
         """Ask for what everything else waits for."""
-        permit = self._pace.take(Wish(seats, points_of(verb), Urgency.RUNNER))
-        return self._made(permit, verb, path, None, parameters)
+        return self._made(Wish(seats, points_of(verb), Urgency.RUNNER), Call(verb, path, parameters))
 
-    def _made(
-        self,
-        permit: Permit,
-        verb: str,
-        path: str,
-        body: Json | None = None,
-        parameters: Json | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> Answer:
-        """Make a call that was granted, and write down what its answer says of our pace."""
-        heard = Heard()
-        try:
-            status, said, text = self._client(permit.seat).requestJson(verb, path, parameters, headers, body)
-            heard = heard_of(status, said, text, self._clock())
-        finally:
-            self._pace.settle(permit, heard)
-        if status == HTTPStatus.UNAUTHORIZED:
-            self._logins[permit.seat.app].forget(permit.seat.installation)
+    def _made(self, wish: Wish, call: Call) -> Answer:
+        """Make a call as soon as it is granted; with another token and a permit of its own if the first one has ended.
+
+        A token that ends before its time, as when it was revoked, says nothing of the call, and nothing was done. More
+        than one try of that kind may shut us out (docs.github.com, "Authenticating to the REST API", failed logins).
+        """
+        permit = self._pace.take(wish)
+        status, said, text = self._answered(permit, call)
+        if status == HTTPStatus.UNAUTHORIZED and permit.seat.installation != 0:
+            again = self._pace.take(replace(wish, seats=(permit.seat,)))
+            status, said, text = self._answered(again, call)
         if status >= HTTPStatus.BAD_REQUEST:
             raise Requester.createException(status, said, refusal_of(text))
         return Answer(status, said, content_of(text))
+
+    def _answered(self, permit: Permit, call: Call) -> tuple[int, dict[str, Any], str]:
+        """Make a call that was granted, and write down what its answer says of our pace and of our token."""
+        heard = Heard()
+        try:
+            status, said, text = self._client(permit.seat).requestJson(*call)
+            heard = heard_of(status, said, text, self._clock())
+        finally:
+            self._pace.settle(permit, heard)
+        if status == HTTPStatus.UNAUTHORIZED and permit.seat.installation != 0:
+            self._logins[permit.seat.app].forget(permit.seat.installation)
+        return status, said, text
 
     def _client(self, seat: Seat) -> Requester:
         login = self._logins[seat.app]

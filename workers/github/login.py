@@ -70,11 +70,21 @@ class Login:
         return self._client(installation_id, token.text, lambda: Auth.Token(token.text))
 
     def forget(self, installation_id: int) -> None:
-        """Log in anew next time: GitHub does not know this token any more."""
-        self._tokens.pop(installation_id, None)
+        """Log in anew next time, unless another thread has: GitHub does not know the token that this one used last."""
+        used, _ = self._clients[installation_id]
+        with self._locks[installation_id]:
+            token = self._tokens.get(installation_id)
+            if token is not None and token.text == used:
+                del self._tokens[installation_id]
+
+    @property
+    def _clients(self) -> dict[int, tuple[str, Requester]]:
+        """This thread's, with the token of each."""
+        clients: dict[int, tuple[str, Requester]] = self._mine.__dict__.setdefault("clients", {})
+        return clients
 
     def _client(self, installation_id: int, token: str, auth: Callable[[], Auth.Auth]) -> Requester:
-        clients: dict[int, tuple[str, Requester]] = self._mine.__dict__.setdefault("clients", {})
+        clients = self._clients
         if installation_id not in clients or clients[installation_id][0] != token:
             clients[installation_id] = token, Github(auth=auth(), **self._options).requester
         return clients[installation_id][1]

@@ -1,6 +1,7 @@
 """What is said beside commits: owed in the store before the row says why, and said until GitHub has heard it.
 
 decided ─▶ owed (one line of the store for each key) ─▶ due ─▶ taken by one worker ─▶ GitHub ─▶ settled
+                                                        ▲└───── no answer, or one in doubt ◀┘
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from workers.domain.labels import Unserved
 from workers.domain.remark import Remark
 from workers.planning import remarks
 from workers.planning.reruns import reruns_of
-from workers.ports import GitHub, Store
+from workers.ports import Clock, GitHub, Store
+from workers.reconcilers.doubts import Doubts
 
 log = structlog.get_logger()
 
@@ -28,8 +30,8 @@ TAKEN_LIMIT: Final = timedelta(minutes=1)
 class Answers:
     """Owes remarks, and makes them."""
 
-    def __init__(self, store: Store, github: GitHub) -> None:
-        self._store, self._github = store, github
+    def __init__(self, store: Store, github: GitHub, clock: Clock) -> None:
+        self._store, self._github, self._doubts = store, github, Doubts(clock)
 
     def unserved(self, job: Job, why: Unserved) -> None:
         """Owe the reason why nobody serves a job's labels."""
@@ -54,7 +56,8 @@ class Answers:
         if remark is None:
             return
         try:
-            self._github.remark(remark)
+            with self._doubts.given(key):
+                self._github.remark(remark)
         except Refused as error:
             # The reason stands in the timeline and in `spot-runner explain` as well.
             log.warning("remark_refused", key=key, repository=remark.repository, because=str(error))

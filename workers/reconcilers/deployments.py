@@ -1,7 +1,7 @@
 """Whether a lost job holds a deployment: asked of GitHub if no delivery has told of the job, since lists do not say.
 
 unknown ─▶ asked: yes or no, written into the row   ·   refused: not run again, and why
-               └▶ not answered: asked again, and after a while as if refused
+               └▶ not answered, or not known to GitHub: asked again, and after a while as if refused
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from workers.domain.errors import Refused, TryLater
+from workers.domain.errors import NotThere, Refused, TryLater, Unrecognized
 from workers.domain.job import Job
 from workers.domain.names import JobId
 from workers.listing import Deployments
@@ -54,19 +54,25 @@ class Deployed:
         try:
             require_served(self._store, job.installation_id, job.repository)
             holds = self._github.holds_deployment(job.installation_id, job.repository, job.id)
+            if holds is None:
+                raise NotThere("it knows of no check run with this job's number")
         except Refused as error:
+            if isinstance(error, NotThere | Unrecognized) and self._may_pass(job, now):
+                raise TryLater(str(error)) from error
             return self._noted(job, now, f"GitHub refuses to say ({error})")
         except TryLater as error:
-            if job.lost_at is None or now - job.lost_at < UNANSWERED_LIMIT:
+            if self._may_pass(job, now):
                 raise
             return self._noted(
                 job, now, f"GitHub has not answered for {UNANSWERED_LIMIT.seconds // 60} minutes ({error})"
             )
-        if holds is None:
-            return self._noted(job, now, "GitHub knows of no check run with this job's number")
         self._unsaid.pop(job.id, None)
         lease.write(replace(job, has_deployment=holds))
         return ""
+
+    def _may_pass(self, job: Job, now: datetime) -> bool:
+        """Say whether an outage, or a slip, of GitHub's may be the reason."""
+        return job.lost_at is None or now - job.lost_at < UNANSWERED_LIMIT
 
     def _noted(self, job: Job, now: datetime, unsaid: str) -> str:
         self._unsaid[job.id] = (now, unsaid)

@@ -88,7 +88,7 @@ class Jobs:
         self._placing = Placing(store, hints, clock, buyer, policy.hold_limit_s, token)
         self._origins = Origins(installed, clock, lambda: policy.pools().minds_origins)
         self._groups = Groups(installed, clock, policy.pools)
-        self.answers = Answers(store, installed)
+        self.answers = Answers(store, installed, clock)
         self._reruns = Reruns(store, installed, clock, self.answers, Deployed(store, github, clock))
 
     def due(self) -> Sequence[JobId]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from workers.domain.errors import Refused, TryLater
+from workers.domain.errors import NotThere, Refused, TryLater
 from workers.domain.events import Event, Happening
 from workers.domain.job import Job, Rerun
 from workers.domain.names import JobId
@@ -17,6 +17,7 @@ from workers.planning.reruns import Way
 from workers.ports import Clock, GitHub, Lease, Store
 from workers.reconcilers.answers import Answers
 from workers.reconcilers.deployments import Deployed
+from workers.reconcilers.doubts import Doubts
 
 # The attempt has ended for all that we know and GitHub says that it has not: some job of it is not known to us.
 ASK_INTERVAL: Final = timedelta(seconds=30)
@@ -29,7 +30,7 @@ class Reruns:
 
     def __init__(self, store: Store, github: GitHub, clock: Clock, answers: Answers, deployed: Deployed) -> None:
         self._store, self._github, self._clock = store, github, clock
-        self._answers, self._deployed = answers, deployed
+        self._answers, self._deployed, self._doubts = answers, deployed, Doubts(clock)
         self._asked_at: dict[JobId, datetime] = {}  # forgotten at a restart, which costs one more question a job
 
     def advance(self, lease: Lease[Job]) -> None:
@@ -58,7 +59,8 @@ class Reruns:
             return
         self._asked_at[job.id] = now
         try:
-            self._ask_github(job, attempts)
+            with self._doubts.given(job.id):
+                self._ask_github(job, attempts)
         except Refused as error:
             refusal = f"GitHub refuses it: {error}"
             self._answers.lost(job, attempts, refusal)
@@ -69,6 +71,8 @@ class Reruns:
     def _ask_github(self, job: Job, attempts: Sequence[Job]) -> None:
         where, repository = job.installation_id, job.repository
         latest = self._github.jobs_of(where, repository, job.run_id)
+        if not latest:
+            raise NotThere(f"it knows of no jobs of run {job.run_id} of {repository}")
         match planning.way(job, attempts, latest, self._clock.now()):
             case Way.WAIT:
                 raise TryLater(f"run {job.run_id} of {repository} has not ended, or we do not know how; {job.id} waits")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contract.github.places import APP_ID, Place, PlayedRunner, app_key, free_port
-from workers.domain.errors import BadInput, Refused, Throttled, Unreachable, Unregistrable
+from workers.domain.errors import BadInput, NotThere, Refused, Throttled, Unreachable, Unrecognized, Unregistrable
 from workers.domain.listed import Scope
 from workers.domain.names import JobId
 from workers.domain.pace import Permit, Urgency, Wish
@@ -129,7 +129,7 @@ def test_an_installation_that_is_gone_is_refused(place: Place) -> None:
 
 def test_a_key_that_is_not_the_apps_is_refused(place: Place) -> None:
     github = AppGitHub(place.url, {APP_ID + 1: app_key()[0]})
-    with pytest.raises(Refused):
+    with pytest.raises(Unrecognized):
         github.job(place.installation, place.repository, JobId(4))
 
 
@@ -188,7 +188,7 @@ def test_a_rerun_that_github_forbids_for_lack_of_a_permission_is_not_tried_for_e
 
 
 def test_the_rerun_of_a_run_that_never_was_is_refused(place: Place) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(NotThere):
         place.port().rerun_failed(place.installation, place.repository, 4)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.github.places import Place, until
 from tests.contract.github.sides import Side
-from workers.domain.errors import Refused, TryLater, Unreachable
+from workers.domain.errors import NotThere, Refused, TryLater, Unreachable
 from workers.domain.names import JobId
 from workers.domain.remark import Remark, Verdict
 
@@ -90,7 +90,7 @@ def test_what_a_job_deploys_to_is_told_by_its_deliveries_too(place: Place) -> No
 
 
 def test_the_rerun_of_a_job_that_never_was_is_refused(side: Side) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(NotThere):
         side.port.rerun_job(side.installation, side.repository, JobId(4))
 
 
