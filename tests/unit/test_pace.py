@@ -224,14 +224,17 @@ def test_a_call_that_may_go_by_another_app_does_so_while_its_own_is_stopped() ->
     assert found.seat == SEATS[2]
 
 
-def test_nothing_is_kept_in_a_stopped_app_for_who_stands_in_line() -> None:
-    """Its budget could not be spent anyway, so that of the other App is what they will take."""
-    ledger = told(Heard(retry_at=START + 120))
-    both = (SEATS[1], SEATS[2])
-    granted = [ledger.take(registration(str(number), f"org-{number}", both), LIMITS, START + 1) for number in range(13)]
-    assert [isinstance(one, Permit) for one in granted] == [True] * 12 + [False]
-    late = ledger.take(registration("late", "org-late", SEATS[2:]), LIMITS, START + 61)
-    assert isinstance(late, Wait), "what comes free is kept for whoever waits"
+def test_who_stands_in_line_is_kept_nothing_in_a_stopped_app_but_all_in_the_other_one() -> None:
+    ledger, both = told(Heard(retry_at=START + 120)), (SEATS[1], SEATS[2])
+    for number in range(24):
+        found = ledger.take(registration(str(number), f"org-{number}", both), LIMITS, START + 1)
+        assert isinstance(found, Permit) == (number < 12), "as much as the other App has"
+        if isinstance(found, Permit):
+            ledger.settle(found, Heard(), START + 1)
+    late = ledger.take(registration("late", "org-late", SEATS[2:]), LIMITS, START + 63)
+    assert isinstance(late, Wait), "twelve go first"
+    served = [ledger.take(registration(str(n), f"org-{n}", both), LIMITS, START + 63) for n in range(12, 24)]
+    assert all(isinstance(one, Permit) and one.seat == SEATS[2] for one in served)
 
 
 def test_a_call_goes_to_the_app_that_has_budget() -> None:
