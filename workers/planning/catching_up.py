@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
 
 from workers.domain.events import SWEPT, Delivery, JobAction, JobFact
 from workers.domain.job import Job, JobState
 from workers.domain.listed import JobListed, Scope
 from workers.domain.names import JobId
+from workers.planning.facts import action_of
 
-_ACTIONS: Final = {
-    "waiting": JobAction.WAITING,
-    "in_progress": JobAction.IN_PROGRESS,
-    "completed": JobAction.COMPLETED,
-}
 _J = JobState
 
 
@@ -35,12 +30,15 @@ def news(
 
     `untold` names the runners of ours that have run what nobody told us of.
 
-    Its GUID follows from what it says, so that the store keeps it once, whoever finds it how often.
+    Its GUID follows from what it says, so that the store keeps it once, whoever finds it how often. Only that a job
+    waits no more may be said of it several times.
     """
     for job in jobs:
-        action = _ACTIONS.get(job.status, JobAction.QUEUED)
-        if _is_news(action, rows.get(job.id), is_ours=job.runner_name in untold):
+        action, row = action_of(job.status), rows.get(job.id)
+        if _is_news(action, row, is_ours=job.runner_name in untold):
             guid = f"{SWEPT}{job.id}-{action.value}"
+            if row is not None and action is JobAction.QUEUED:
+                guid += f"-{now.isoformat()}"
             yield Delivery(guid, "workflow_job", action.value, now, b"", _fact(guid, action, job, scope, now))
 
 
@@ -49,10 +47,12 @@ def _is_news(action: JobAction, row: Job | None, *, is_ours: bool) -> bool:
     if row is None:
         return action is not JobAction.COMPLETED or is_ours
     match action:
-        case JobAction.QUEUED | JobAction.WAITING:
+        case JobAction.QUEUED:
+            return row.state is _J.WAITING
+        case JobAction.WAITING:
             return False
         case JobAction.IN_PROGRESS:
-            return row.state in {_J.QUEUED, _J.PLACED}
+            return row.state in {_J.WAITING, _J.QUEUED, _J.PLACED}
         case JobAction.COMPLETED:
             return row.end is None
 

@@ -143,13 +143,18 @@ def _has_deployment(job: Job, facts: Sequence[JobFact]) -> bool | None:
     return any(said) if said else None
 
 
+def action_of(status: str) -> JobAction:
+    """Return which delivery tells of this status of a job."""
+    return _ACTIONS.get(status, JobAction.QUEUED)
+
+
 def polled_fact(
     job: Job, status: str, conclusion: str | None, taker: tuple[int | None, str | None], now: datetime
 ) -> JobFact:
     """Return what GitHub's API said as if a webhook had said it; it is not stored."""
     return JobFact(
         delivery="poll",
-        action=_ACTIONS.get(status, JobAction.QUEUED),
+        action=action_of(status),
         seen_at=now,
         job_id=job.id,
         installation_id=job.installation_id,

@@ -41,9 +41,13 @@ def actions(status: str, row: Job | None) -> list[JobAction]:
         ("queued", None, [JobAction.QUEUED]),
         ("in_progress", None, [JobAction.IN_PROGRESS]),
         ("waiting", None, [JobAction.WAITING]),
-        ("pending", None, [JobAction.QUEUED]),
+        ("pending", None, [JobAction.WAITING]),
         ("completed", None, []),
         ("queued", a_job(), []),
+        ("queued", a_job(state=JobState.WAITING), [JobAction.QUEUED]),
+        ("pending", a_job(state=JobState.WAITING), []),
+        ("waiting", a_job(state=JobState.WAITING), []),
+        ("in_progress", a_job(state=JobState.WAITING), [JobAction.IN_PROGRESS]),
         ("in_progress", a_job(), [JobAction.IN_PROGRESS]),
         ("in_progress", a_job(state=JobState.PLACED, runner="r"), [JobAction.IN_PROGRESS]),
         ("in_progress", a_job(state=JobState.RUNNING, runner="r"), []),
@@ -64,6 +68,14 @@ def test_the_same_news_is_the_same_delivery_whoever_finds_it() -> None:
     assert one.guid == again.guid
     (later,) = news([listed("in_progress", runner=7)], {}, HERE, NOW)
     assert later.guid != one.guid
+
+
+def test_a_job_that_waited_may_be_found_queued_more_than_once() -> None:
+    (first,) = news([listed("queued")], {}, HERE, NOW)
+    waiting = {JobId(1): a_job(state=JobState.WAITING)}
+    (second,) = news([listed("queued")], waiting, HERE, NOW)
+    (third,) = news([listed("queued")], waiting, HERE, NOW + MINUTES)
+    assert len({first.guid, second.guid, third.guid}) == 3, "what the store knows already it drops"
 
 
 def test_a_fact_of_the_sweep_says_what_a_delivery_would_have_said() -> None:
