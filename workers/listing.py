@@ -30,13 +30,16 @@ class GitHubLists(Protocol):
         """Ask for another try to deliver this one of an App's."""
 
     def installations(self, app: int) -> Sequence[InstallationListed]:
-        """Return the installations of an App, those that are suspended too."""
+        """Return the installations of an App, those that are suspended too; all of them or none.
+
+        What is missing is taken for removed, so whatever is not a whole list is raised as one of the errors above.
+        """
 
     def repositories(self, app: int) -> Sequence[Scope]:
         """Return the repositories of every installation of an App, up to a bound."""
 
-    def unfinished_runs(self, scope: Scope) -> Sequence[int]:
-        """Return the runs that are queued or in progress."""
+    def unfinished_runs(self, scope: Scope, *, is_quiet: bool = False) -> Sequence[int]:
+        """Return the runs that have not ended; where it `is_quiet` not those of which no job has come up yet."""
 
     def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
         """Return the runs that have ended since then and began no more than a day before that, the latest first."""

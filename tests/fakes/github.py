@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Protocol
 
-from tests.fakes.github_lists import Post
+from tests.fakes.github_lists import INSTALLATIONS, Carrier, Post
 from tests.fakes.trouble import Trouble
 from workers.domain.errors import NotThere, Refused, RunnerBusy, TryLater
 from workers.domain.events import Delivery, JobAction, JobFact
@@ -20,10 +19,8 @@ from workers.domain.runner import DEFAULT_GROUP
 from workers.ports import Clock, Registration
 
 LOCK = timedelta(minutes=10)
-# Our App is installed in two organizations.
-INSTALLATIONS = {"octo": 1, "hexa": 2}
-# Between two and six minutes; a registration that never connected stays for a day.
-IDLE_LIMIT = timedelta(minutes=4)
+# Between two and six minutes, and who is in time for the shortest is for all; one that never connected stays for a day.
+IDLE_LIMIT = timedelta(minutes=2)
 NEVER_CONNECTED_LIMIT = timedelta(days=1)
 
 
@@ -91,14 +88,6 @@ def _fits(job: RemoteJob, runner: RemoteRunner, groups: Sequence[RemoteGroup]) -
     )
 
 
-class Carrier(Protocol):
-    def send(self, fact: JobFact) -> None:
-        """Take what one delivery is to say."""
-
-    def arrived(self, now: datetime) -> list[Delivery]:
-        """Return what arrives now."""
-
-
 @dataclass
 class FakeGitHub:
     clock: Clock
@@ -109,7 +98,11 @@ class FakeGitHub:
     is_public: bool = True
     """Whether anybody can see the repository."""
     is_installed: bool = True
-    """Whether our App is; without it everything we ask is refused and nothing is told us."""
+    """Whether our App is; without it GitHub knows of nothing that we ask about, and nothing is told us."""
+    is_suspended: bool = False
+    """Whether its installations are; then everything that we ask of them is refused, and nothing is told us."""
+    has_permissions: bool = True
+    """Whether it may ask anything at all; all the same it is told, and listed as installed."""
     of_forks: set[int] = field(default_factory=set)
     """The runs that come from forks."""
     is_outdated: bool = False
@@ -171,8 +164,7 @@ class FakeGitHub:
 
     def deregister(self, installation_id: int, place: str, github_id: int) -> None:
         with self.trouble.befalls("github", "deregister", github_id):
-            self._require_installed()
-            found = self.runners.get(github_id)
+            found = self.runners.get(github_id) if self.knows_us() else None
             if found is not None and found.place.lower() == place.lower():
                 self._remove(found)
 
@@ -182,8 +174,16 @@ class FakeGitHub:
             raise Refused("the App may not use check runs")
 
     def _require_installed(self) -> None:
-        if not self.is_installed:
+        if not self.knows_us():
             raise Refused("the App is not installed there")
+
+    def knows_us(self) -> bool:
+        """Say whether our App is installed. Raises `Refused` if it may ask nothing although it is."""
+        if self.is_installed and self.is_suspended:
+            raise Refused("this installation has been suspended")
+        if self.is_installed and not self.has_permissions:
+            raise Refused("resource not accessible by integration")
+        return self.is_installed
 
     def _remove(self, runner: RemoteRunner) -> None:
         if runner.job is not None:
@@ -192,8 +192,7 @@ class FakeGitHub:
 
     def job(self, installation_id: int, repository: str, job_id: JobId) -> JobSeen | None:
         with self.trouble.befalls("github", "job", job_id):
-            self._require_installed()
-            job = self.jobs.get(job_id)
+            job = self.jobs.get(job_id) if self.knows_us() else None
             if job is None or job_id in self.hidden:
                 return None
             github_id, name = (job.runner.github_id, job.runner.name) if job.runner else (None, None)
@@ -201,8 +200,7 @@ class FakeGitHub:
 
     def run(self, installation_id: int, repository: str, run_id: int) -> RunSeen | None:
         with self.trouble.befalls("github", "run", run_id):
-            self._require_installed()
-            if not any(job.run_id == run_id for job in self.jobs.values()):
+            if not self.knows_us() or not any(job.run_id == run_id for job in self.jobs.values()):
                 return None
             return RunSeen(is_public=self.is_public, is_fork=run_id in self.of_forks)
 
@@ -245,15 +243,15 @@ class FakeGitHub:
 
     def jobs_of(self, installation_id: int, repository: str, run_id: int) -> Sequence[RunJob]:
         with self.trouble.befalls("github", "jobs_of", run_id):
-            self._require_installed()
-            latest = [] if run_id in self.hidden else self._latest(run_id)
+            latest = self._latest(run_id) if self.knows_us() and run_id not in self.hidden else []
             return [RunJob(job.id, job.name, job.status, job.conclusion, job.completed_at) for job in latest]
 
     def holds_deployment(self, installation_id: int, repository: str, job_id: JobId) -> bool | None:
         with self.trouble.befalls("github", "holds_deployment", job_id):
+            if not self.knows_us() or job_id not in self.jobs or self.jobs[job_id].run_id in self.hidden:
+                return None
             self._require_checks()
-            job = self.jobs.get(job_id)
-            return None if job is None or job.run_id in self.hidden else job.deployment_at is not None
+            return self.jobs[job_id].deployment_at is not None
 
     def remark(self, remark: Remark) -> None:
         with self.trouble.befalls("github", "remark", remark.key):
@@ -350,7 +348,7 @@ class FakeGitHub:
         for runner in list(self.runners.values()):
             since = runner.connected_at or runner.registered_at
             limit = NEVER_CONNECTED_LIMIT if runner.connected_at is None else IDLE_LIMIT
-            if runner.job is None and now - since > limit:
+            if runner.job is None and now - since > limit and not self.keeps_runners:
                 del self.runners[runner.github_id]
 
     def arrived(self) -> list[Delivery]:
@@ -369,7 +367,7 @@ class FakeGitHub:
             action=action,
             seen_at=now,
             job_id=job.id,
-            installation_id=INSTALLATIONS[job.repository.partition("/")[0]],
+            installation_id=INSTALLATIONS[job.repository.partition("/")[0]][0],
             repository=job.repository,
             run_id=job.run_id,
             run_attempt=job.attempt,
@@ -386,7 +384,7 @@ class FakeGitHub:
             self.carrier.send(fact)
             return
         delivery = Delivery(fact.delivery, "workflow_job", action.value, now, b"", fact)
-        lost = not self.is_installed or action in self.missed or self.random.random() < self.loss
+        lost = not self.is_installed or self.is_suspended or action in self.missed or self.random.random() < self.loss
         for _ in range(0 if lost else 1 + (self.random.random() < self.loss)):
             delay = timedelta(seconds=self.random.uniform(0, 20)) if self.loss else timedelta()
             self.post.on_the_way.append((now + delay, delivery))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from workers.domain.errors import NotThere
-from workers.domain.events import Delivery
+from workers.domain.events import Delivery, JobFact
 from workers.domain.listed import DeliveryPage, DeliveryTry, InstallationListed, JobListed, RunnerListed, Scope
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ INSTALLATIONS = {"octo": (1, 3), "hexa": (2,)}
 class Tried:
     said: DeliveryTry
     delivery: Delivery
+
+
+class Carrier(Protocol):
+    def send(self, fact: JobFact) -> None:
+        """Take what one delivery is to say."""
+
+    def arrived(self, now: datetime) -> list[Delivery]:
+        """Return what arrives now."""
 
 
 class Post:
@@ -64,7 +72,6 @@ class FakeLists:
     """Of whose registrations it answers that there is no such place."""
     said_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     """When GitHub says that the installation was changed last."""
-    is_suspended: bool = False
 
     def left(self, installation_id: int) -> float:
         return self.requests_left
@@ -82,16 +89,22 @@ class FakeLists:
 
     def installations(self, app: int) -> Sequence[InstallationListed]:
         with self.github.trouble.befalls("github", "installations", app):
-            here = InstallationListed(HOME.installation_id, "octo", self.said_at, self.is_suspended, takes_all=False)
-            return [here] if self.github.is_installed else []
+            if not self.github.is_installed:
+                return []
+            return [
+                InstallationListed(number, owner, self.said_at, self.github.is_suspended, takes_all=False)
+                for owner, numbers in INSTALLATIONS.items()
+                for number in numbers
+            ]
 
     def repositories(self, app: int) -> Sequence[Scope]:
         with self.github.trouble.befalls("github", "repositories", app):
-            return [HOME] if self.github.is_installed else []
+            return [HOME] if self.github.is_installed and not self.github.is_suspended else []
 
-    def unfinished_runs(self, scope: Scope) -> Sequence[int]:
+    def unfinished_runs(self, scope: Scope, *, is_quiet: bool = False) -> Sequence[int]:
         with self.github.trouble.befalls("github", "unfinished_runs", scope.repository):
-            return list(dict.fromkeys(job.run_id for job in self._jobs(scope) if job.status != "completed"))
+            passed_over = {"completed", "pending"} if is_quiet else {"completed"}
+            return list(dict.fromkeys(job.run_id for job in self._jobs(scope) if job.status not in passed_over))
 
     def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
         with self.github.trouble.befalls("github", "finished_runs", scope.repository):
@@ -108,7 +121,7 @@ class FakeLists:
         with self.github.trouble.befalls("github", "registrations", scope.repository):
             owner = scope.repository.partition("/")[0]
             is_known = scope.installation_id in INSTALLATIONS.get(owner, ()) and scope not in self.hidden
-            if not self.github.is_installed or not is_known:
+            if not self.github.knows_us() or not is_known:
                 raise NotThere(f"GitHub knows of no {scope.repository}")
             here = (one for one in self.github.runners.values() if one.place == scope.repository)
             return [RunnerListed(one.github_id, one.name, one.job is not None) for one in here]
@@ -117,7 +130,7 @@ class FakeLists:
         return list(self.github.jobs.values()) if self._sees(scope) else []
 
     def _sees(self, scope: Scope) -> bool:
-        return self.github.is_installed and scope == HOME
+        return self.github.knows_us() and scope == HOME
 
 
 def _listed(job: RemoteJob) -> JobListed:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes.beside import AtOnce
+from tests.fakes.github import IDLE_LIMIT
 from tests.fakes.trouble import WorkerDied
 from tests.fakes.world import World
 from workers.domain.breaker import RETRY_INTERVAL, UNUSED_MAX
@@ -230,6 +231,23 @@ def test_a_registration_whose_job_is_over_is_not_deleted_since_github_does_so_it
     assert len(world.trouble.of("github", "deregister")) == len(ended) - used
 
 
+@pytest.mark.parametrize("wait", range(0, 15, 4))
+def test_a_runner_that_waits_in_vain_is_put_away_before_github_removes_it(wait: int) -> None:
+    """GitHub does so after two to six minutes, and this one after two."""
+    world = World(ready_hosts=1)
+    world.github.is_outdated = True
+    for _ in range(wait):
+        world.tick()
+    world.github.queue(1)
+    world.until(lambda: bool(world.github.runners), 5 * MINUTE)
+    (remote,) = world.github.runners.values()
+    world.until(lambda: remote.github_id not in world.github.runners, 5 * MINUTE)
+    assert remote.connected_at is not None
+    assert world.clock.now() - remote.connected_at < IDLE_LIMIT
+    first = next(iter(world.store.runners.rows.values()))
+    assert (first.id, first.end) == (remote.name, RunnerEnd.UNUSED)
+
+
 def test_where_github_does_not_do_so_the_registration_is_taken_away_soon() -> None:
     world = World()
     world.github.keeps_runners = True
@@ -265,13 +283,13 @@ def test_a_program_that_ended_without_its_job_leaves_a_registration_and_the_reap
 
 
 def test_a_registration_that_we_may_not_take_away_any_more_is_left_and_its_runner_put_away() -> None:
-    """Our App was removed from its repository."""
+    """Our App has lost the permission."""
     world = World()
     runner = a_requested_runner(world)
     assert looked_at(world, runner).state is RunnerState.IDLE
     world.github.missed = {JobAction.COMPLETED}
     world.github.cancel(next(iter(world.github.jobs)))  # so it waits in vain
-    world.github.is_installed = False
+    world.github.has_permissions = False
     world.until(lambda: not world.store.runners.open(), 10 * MINUTE)
     told = [event.happening for _, event in world.store.timeline() if event.runner_id == runner.id]
     assert told.count(Happening.REGISTRATION_LEFT) == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
 
+from tests.fakes.github_lists import FakeLists
 from tests.fakes.store import MemoryStore
 from tests.fakes.world import World
 from tests.simulation.test_control_plane import MINUTE
@@ -14,9 +16,10 @@ from workers.domain.breaker import UNUSED_MAX
 from workers.domain.errors import Unreachable
 from workers.domain.events import SWEPT, Delivery, JobAction
 from workers.domain.job import JobEnd, JobState
+from workers.domain.listed import Scope
 from workers.domain.names import JobId
 from workers.domain.runner import RunnerEnd
-from workers.reconcilers.catch_up import UNTOLD_LIMIT
+from workers.reconcilers.catch_up import SWEEP_INTERVAL, UNTOLD_LIMIT
 
 
 def told_nobody(world: World) -> tuple[JobId, JobId]:
@@ -110,3 +113,25 @@ def test_runners_whose_programs_end_without_a_job_though_one_waits_are_not_made_
     waiting = world.store.jobs.get(job)
     assert waiting is not None
     assert "the next runner is tried at " in str(waiting.deferred)
+
+
+@dataclass
+class NotedLists(FakeLists):
+    """Remembers whether runs were asked for as where nothing was heard of for long."""
+
+    asked: list[bool] = field(default_factory=list)
+
+    def unfinished_runs(self, scope: Scope, *, is_quiet: bool = False) -> Sequence[int]:
+        self.asked.append(is_quiet)
+        return super().unfinished_runs(scope, is_quiet=is_quiet)
+
+
+def test_every_kind_of_unfinished_run_is_asked_for_where_jobs_come_and_fewer_elsewhere() -> None:
+    """Each kind is a request for each repository, and after a start all of them are asked."""
+    world = World(ready_hosts=1)
+    world.lists = lists = NotedLists(world.github)
+    world.start_workers()
+    world.until(lambda: bool(lists.asked), MINUTE)
+    world.github.queue(1)
+    world.until(lambda: len(lists.asked) == 3, 2 * SWEEP_INTERVAL + 2 * MINUTE)
+    assert lists.asked == [True, False, False]

@@ -93,7 +93,7 @@ class Happening(StrEnum):
     JOB_COMPLETED = auto()
     JOB_LOST = auto()
     JOB_STOPPED = auto()
-    """Nothing is done any more for the installation, or the repository, that it belongs to."""
+    """Nothing is done any more for the installation, or the repository, that it belongs to, or GitHub has ended it."""
     INSTALLATION_CHANGED = auto()
     """Our App was installed, suspended or removed somewhere, or may work in other repositories."""
     RERUN_ASKED = auto()

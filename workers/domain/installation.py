@@ -2,6 +2,7 @@
 
     ACTIVE ◀──▶ SUSPENDED        the word that GitHub dates later decides; of two with one date the lifting does
        └──────────┴──▶ REMOVED   for good: whoever installs the App again gets an installation with another number
+                                 (but one that GitHub lists is there, whoever said that it was removed)
 
 A repository is out of it if the last word about it was that it was removed. One of which nothing was said is in: of
 what is out GitHub delivers nothing, and the installation may be older than we are.
@@ -56,6 +57,8 @@ class InstallationFact:
     """Every repository of the account belongs to it, those that are still to come too."""
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    is_back: bool = False
+    """It was taken for removed, and GitHub lists it."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,12 @@ class Installation:
 def heard(known: Installation | None, fact: InstallationFact) -> Installation:
     """Return what is known after this fact; order and doubles make no difference."""
     row = known or Installation(fact.installation_id, fact.account, InstallationState.ACTIVE, fact.said_at)
-    if known is None or (fact.said_at, _rank(fact)) > (row.said_at, row.rank):
+    if known is None or fact.is_back or (fact.said_at, _rank(fact)) > (row.said_at, row.rank):
         state = InstallationState.SUSPENDED if fact.is_suspended else InstallationState.ACTIVE
         row = replace(
             row,
             account=fact.account,
-            state=row.state if row.state is InstallationState.REMOVED else state,
+            state=row.state if row.state is InstallationState.REMOVED and not fact.is_back else state,
             said_at=fact.said_at,
             rank=_rank(fact),
             takes_all=fact.takes_all,

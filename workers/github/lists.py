@@ -29,13 +29,17 @@ log = structlog.get_logger()
 PER_PAGE: Final = 100
 # GitHub allows 10,000 runners in a group, and a page without any ends them; of one state it lists a thousand runs.
 PAGES_MAX: Final = 101
-# To look into each of them costs two requests of the some thousand that an hour has.
+# To look into each of them costs three requests of the some thousand that an hour has (`QUIET`).
 REPOSITORIES_MAX: Final = 2000
-# An answer is some hundred kilobytes at most and mostly a few.
-REMEMBERED_MAX: Final = 2000
+# An answer is some hundred kilobytes at most and mostly a few; of a repository that is looked after five are kept.
+REMEMBERED_MAX: Final = 5000
 # A run may take longer; GitHub lists them by when they began, the latest first.
 RUN_LIMIT: Final = timedelta(days=1)
-UNFINISHED: Final = ("queued", "in_progress")
+# GitHub lists runs of one status at a time. A run waits as long as one of its jobs does, whatever the others do.
+# Most go on in this order, so one that does while they are read is in one of the lists.
+QUIET: Final = ("waiting", "queued", "in_progress")
+# Where nothing was heard of for long, a run that has not begun at all is not worth a request.
+UNFINISHED: Final = ("requested", "pending", *QUIET)
 
 
 class Lists:
@@ -78,7 +82,8 @@ class Lists:
     def installations(self, app: int) -> Sequence[InstallationListed]:
         """Return the installations of an App, those that are suspended too."""
         with understood(f"reading the installations of App {app}"):
-            return [installation_listed(one) for one in self._pages(as_app(app), "/app/installations", None)]
+            listed = self._pages(as_app(app), "/app/installations", None, is_there=True)
+            return [installation_listed(one) for one in listed]
 
     def repositories(self, app: int) -> Sequence[Scope]:
         """Return the repositories of an App's installations, `REPOSITORIES_MAX` at most; the log tells of more."""
@@ -95,12 +100,12 @@ class Lists:
                 for one in self._pages(here, "/installation/repositories", "repositories"):
                     yield Scope(here.installation, one["full_name"])
 
-    def unfinished_runs(self, scope: Scope) -> Sequence[int]:
-        """Return the runs that are queued or in progress."""
-        path = f"/repos/{scope.repository}/actions/runs"
-        pages = (self._pages(scope.installation_id, path, "workflow_runs", status=status) for status in UNFINISHED)
+    def unfinished_runs(self, scope: Scope, *, is_quiet: bool = False) -> Sequence[int]:
+        """Return the runs that have not ended; where it `is_quiet` not those of which no job has come up yet."""
+        path, statuses = f"/repos/{scope.repository}/actions/runs", QUIET if is_quiet else UNFINISHED
+        pages = (self._pages(scope.installation_id, path, "workflow_runs", status=status) for status in statuses)
         with understood(f"reading {path}"):
-            return [run["id"] for runs in pages for run in runs]
+            return list(dict.fromkeys(run["id"] for runs in pages for run in runs))
 
     def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
         """Return the runs that have ended since then and began no more than a day before that, the latest first."""

@@ -18,8 +18,9 @@ from workers.domain.runner import Runner, RunnerEnd, RunnerState
 from workers.planning.fleet import is_leaving, is_lost, is_terminated
 from workers.planning.placement import counts_on
 
-# GitHub removes an idle just-in-time runner after 2 to 6 minutes, so an unused one is ended by us first.
-UNUSED_RUNNER_LIMIT: Final = timedelta(minutes=2)
+# GitHub removes an idle just-in-time runner after 2 to 6 minutes (actions/runner #4726), so an unused one is ended
+# by us first; we look every 15 seconds.
+UNUSED_RUNNER_LIMIT: Final = timedelta(seconds=100)
 # A restore takes seconds, even where software executes the guest; what has not answered by then never will.
 BOOT_LIMIT: Final = timedelta(minutes=2)
 

@@ -48,6 +48,8 @@ class _Question:
     run_id: int | None = None
     sought: Runner | None = None
     """Asks for the runs that have ended, as long as nobody knows what this runner has run."""
+    is_quiet: bool = False
+    """Nothing was heard of the repository for so long that it is only asked once, after a start."""
 
 
 class CatchUp:
@@ -103,9 +105,10 @@ class CatchUp:
         active = self._store.active_repositories(now - ACTIVE_LIMIT)
         scopes = dict.fromkeys((*active, *(_scope(job) for job in self._store.jobs.open())))
         due = [scope for scope in scopes if self._is_due(scope, now)]
-        due += [scope for scope in self._everywhere() if scope not in scopes]
-        self._swept_at |= dict.fromkeys(due, now)
+        quiet = [scope for scope in self._everywhere() if scope not in scopes]
+        self._swept_at |= dict.fromkeys((*due, *quiet), now)
         self._questions.extend(_Question(scope) for scope in due)
+        self._questions.extend(_Question(scope, is_quiet=True) for scope in quiet)
         self._seek(self._store.untold(now - UNTOLD_LIMIT), active)
 
     def _seek(self, untold: Sequence[Runner], active: Sequence[Scope]) -> None:
@@ -149,7 +152,7 @@ class CatchUp:
         rows = [job for job in self._store.jobs.open() if _scope(job) == question.scope]
         if not rows and self._is_denied(question.scope):
             return
-        runs = runs_to_ask(self._lists.unfinished_runs(question.scope), rows)
+        runs = runs_to_ask(self._lists.unfinished_runs(question.scope, is_quiet=question.is_quiet), rows)
         self._questions.extend(_Question(question.scope, run_id) for run_id in runs)
 
     def _hear(self, scope: Scope, jobs: Sequence[JobListed]) -> None:

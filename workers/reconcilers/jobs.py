@@ -167,9 +167,9 @@ class Jobs:
             return lease.row
 
     def _is_stopped(self, job_id: JobId, facts: Sequence[JobFact]) -> bool:
-        """Stop a job for whose installation or repository nothing is done any more; say whether it is one."""
+        """Stop a job for whose installation or repository nothing is done any more, or that has timed out unheard."""
         job = self._store.jobs.get(job_id)
-        because = refusal(self._store, job.installation_id, job.repository) if job and job.state in JOB.open else None
+        because = self._polls.why_stopped(job, facts) if job and job.state in JOB.open else None
         if because is None:
             return False
         with self._store.jobs.lease(job_id) as lease:

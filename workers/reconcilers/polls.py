@@ -12,7 +12,9 @@ from workers.domain.job import Job, JobState
 from workers.domain.names import JobId
 from workers.domain.runner import Runner, RunnerState
 from workers.planning import facts as planning
+from workers.planning.standing import is_overdue
 from workers.ports import Clock, GitHub, Store
+from workers.reconcilers.standing import refusal
 
 # Webhooks get lost; an installation may ask 5,000 times an hour, so this serves some 80 jobs at once with half of it.
 POLL_INTERVAL: Final = timedelta(minutes=2)
@@ -34,6 +36,8 @@ class Polls:
         self._unknown_since: dict[JobId, datetime] = {}  # forgotten at a restart, after which it takes two more
         self._due_at: dict[JobId, datetime] = {}
         self._notes = (self._asked_at, self._unknown_since, self._due_at)
+        self._answered_at: dict[JobId, datetime] = {}  # forgotten at a restart, after which the facts say when
+        self._denied: dict[JobId, str] = {}
 
     def may_rest(self, job: Job, runner: Runner | None, now: datetime) -> bool:
         """Say whether a job that has this runner is known not to be asked about yet, as long as no fact comes."""
@@ -41,15 +45,28 @@ class Polls:
 
     def keep_only(self, jobs: Collection[JobId]) -> None:
         """Forget every other job."""
-        for notes in self._notes:
+        for notes in (*self._notes, self._answered_at, self._denied):
             for gone in [job_id for job_id in list(notes) if job_id not in jobs]:
                 notes.pop(gone, None)
+
+    def why_stopped(self, job: Job, facts: Sequence[JobFact]) -> str | None:
+        """Say in words why nothing is done any more for an open job, None if all is well."""
+        if because := refusal(self._store, job.installation_id, job.repository):
+            return because
+        denied = self._denied.get(job.id)
+        if denied is None or job.end is not None or not self._is_overdue(job, facts):
+            return None
+        late = "GitHub does not say what became of it, and lets no job wait or run for as long as this one has"
+        return f"{late} ({denied}); let the App in again and run the workflow again"
+
+    def _is_overdue(self, job: Job, facts: Sequence[JobFact]) -> bool:
+        return is_overdue(job, facts, self._answered_at.get(job.id), self._clock.now())
 
     def of(self, job: Job, facts: Sequence[JobFact]) -> JobFact | None:
         """Return what GitHub says of this job now; None if there is no reason to ask, or no answer."""
         now = self._clock.now()
         is_refused = job.unserved is not None and job.state is JobState.QUEUED
-        if job.end is not None or is_refused:
+        if job.end is not None or (is_refused and not self._is_overdue(job, facts)):
             self._forget(job)
             return None
         heard_at = max([fact.seen_at for fact in facts], default=job.queued_at)
@@ -62,8 +79,13 @@ class Polls:
             seen = self._github.job(job.installation_id, job.repository, job.id)
             if seen is None and not self._is_gone(job, now):
                 return None
-        except (TryLater, Refused):
+        except TryLater:
             return None  # asked again when the interval is over; the webhooks may come by themselves
+        except Refused as error:
+            self._denied[job.id] = str(error)
+            return None
+        self._denied.pop(job.id, None)
+        self._answered_at[job.id] = now
         if seen is None:
             return planning.polled_fact(job, "completed", "cancelled", (None, None), now)
         self._unknown_since.pop(job.id, None)

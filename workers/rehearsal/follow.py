@@ -35,7 +35,7 @@ SENTENCES: Final = {
     Happening.JOB_STARTED: "{job} runs on {runner}",
     Happening.JOB_COMPLETED: "{job} is completed",
     Happening.JOB_LOST: "{job} is lost with its host",
-    Happening.JOB_STOPPED: "{job} is stopped: its installation is served no more",
+    Happening.JOB_STOPPED: "{job} is stopped: nothing is done for it any more",
     Happening.INSTALLATION_CHANGED: "an installation of the App has changed",
     Happening.RERUN_ASKED: "GitHub is asked to run {job} again",
     Happening.RERUN_REFUSED: "{job} is not run again",

@@ -64,6 +64,12 @@ class Side(Protocol):
     def trouble(self) -> AbstractContextManager[object]:
         """Let one call of the port, made within the block, meet an unreachable GitHub."""
 
+    def suspend(self) -> None:
+        """Let the owner suspend our App."""
+
+    def uninstall(self) -> None:
+        """Let the owner remove our App."""
+
     def undelivered(self, labels: Sequence[str]) -> str:
         """Start a run whose delivery fails; return its GUID once GitHub has noted the failure."""
 
@@ -129,6 +135,12 @@ class SimulatedSide:
     def trouble(self) -> AbstractContextManager[object]:
         self._place.control.plant("unavailable", "POST", f"/repos/{self.repository}/")
         return nullcontext()
+
+    def suspend(self) -> None:
+        self._place.control.change_installation(self._place.owner, "suspend")
+
+    def uninstall(self) -> None:
+        self._place.control.change_installation(self._place.owner, "remove")
 
     def undelivered(self, labels: Sequence[str]) -> str:
         self._place.receiver.statuses.put(503)
@@ -204,6 +216,12 @@ class FakeSide:
         self._trouble.unreachable = 2.0  # half of it strikes before the call, and that half is certain
         yield
         self._trouble.end()
+
+    def suspend(self) -> None:
+        self.port.is_suspended = True
+
+    def uninstall(self) -> None:
+        self.port.is_installed = False
 
     def undelivered(self, labels: Sequence[str]) -> str:
         self.port.post.is_receiver_down = True

@@ -101,12 +101,6 @@ def test_the_installations_are_listed(side: Side) -> None:
     assert here.said_at.tzinfo is not None
 
 
-def test_a_suspended_installation_is_listed_as_one(place: Place) -> None:
-    place.control.change_installation(place.owner, "suspend")
-    listed = {one.id: one.is_suspended for one in place.port().lists.installations(APP_ID)}
-    assert listed[place.installation] is True
-
-
 def test_where_github_knows_of_nothing_there_are_no_runs_and_no_word_on_registrations(side: Side) -> None:
     nowhere = Scope(side.installation, "nobody/nothing")
     assert list(side.lists.unfinished_runs(nowhere)) == []
@@ -190,17 +184,20 @@ def test_what_has_not_changed_costs_nothing_to_read_again(place: Place) -> None:
     lists = Lists(Calls([login]))
     first = lists.unfinished_runs(here)
     assert lists.unfinished_runs(here) == first
-    assert login.statuses == [200, 200, 304, 304]
+    assert login.statuses == [200] * 5 + [304] * 5
     place.control.start_jobs(place.repository, LABELS, [("one", "true")])
     assert len(lists.unfinished_runs(here)) == 2
-    assert login.statuses[4:] == [200, 304], "what is in progress has not changed"
+    assert login.statuses[10:] == [304, 304, 304, 200, 304], "only of those that are queued there are more"
+    lists.unfinished_runs(here, is_quiet=True)
+    assert login.statuses[15:] == [304, 304, 304], "fewer questions, and none that was not asked before"
 
 
 class ScriptedLogin(Login):
     """Has each page of every list hold what `rows` says; nothing has an end if it says so."""
 
-    def __init__(self, rows: Callable[[str, int], object], headers: dict[str, str]) -> None:
+    def __init__(self, rows: Callable[[str, int], object], headers: dict[str, str], status: int = 200) -> None:
         super().__init__("http://127.0.0.1:9", APP_ID, app_key()[0])
+        self._status = status
         self.asked: list[dict[str, Any]] = []
         self._rows, self._headers = rows, headers
 
@@ -210,7 +207,7 @@ class ScriptedLogin(Login):
     def as_app(self) -> Requester:
         def answered(_verb: str, path: str, parameters: dict[str, Any], *_: object) -> tuple[int, dict[str, str], str]:
             self.asked.append(parameters)
-            return 200, self._headers, json.dumps(self._rows(path, parameters["page"]))
+            return self._status, self._headers, json.dumps(self._rows(path, parameters["page"]))
 
         return cast("Requester", SimpleNamespace(requestJson=answered))
 
@@ -218,6 +215,27 @@ class ScriptedLogin(Login):
 def full_page(page: int) -> list[dict[str, Any]]:
     numbers = range(PER_PAGE * page, PER_PAGE * (page + 1))
     return [{"id": number, "name": "n", "busy": False, "full_name": f"o/{number}"} for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("is_quiet", "statuses"),
+    [
+        (False, ["requested", "pending", "waiting", "queued", "in_progress"]),
+        (True, ["waiting", "queued", "in_progress"]),
+    ],
+)
+def test_a_run_that_comes_up_while_runs_are_listed_is_listed_once(*, is_quiet: bool, statuses: list[str]) -> None:
+    """GitHub lists runs of one status at a time, so one that moves on may be in several lists."""
+    login = ScriptedLogin(lambda *_: {"workflow_runs": [{"id": 8}]}, {})
+    assert Lists(Calls([login])).unfinished_runs(Scope(1, "a/b"), is_quiet=is_quiet) == [8]
+    assert [one["status"] for one in login.asked] == statuses
+
+
+def test_an_app_that_github_does_not_know_has_no_list_of_installations() -> None:
+    """An empty one would say that it was removed from everywhere."""
+    login = ScriptedLogin(lambda *_: {"message": "Integration not found"}, {}, status=404)
+    with pytest.raises(Refused):
+        Lists(Calls([login])).installations(APP_ID)
 
 
 def test_as_many_registrations_as_github_allows_are_read() -> None:

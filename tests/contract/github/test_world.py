@@ -122,7 +122,7 @@ def test_an_idle_runner_is_removed_and_one_that_never_came_is_kept_for_a_day(git
     absent = github.world.add_runner("octo-org/widgets", "absent", LABELS)
     github.broker.next_offer(idle, "idle", 0)
     busy.job = github.job()
-    github.wait(timedelta(minutes=5) + SECOND)
+    github.wait(timedelta(minutes=2) + SECOND)
     assert (idle.gone_because is None, busy.gone_because is None, absent.gone_because is None) == (False, True, True)
     with pytest.raises(ApiError) as caught:
         github.offer(idle)

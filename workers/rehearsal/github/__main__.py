@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--app-key-file", type=Path, required=True, help="the public half of the App's key, PEM")
     parser.add_argument("--app-id", type=int, default=1)
     parser.add_argument("--lock-seconds", type=float, default=600, help="how long a job lives without its runner")
-    parser.add_argument("--idle-seconds", type=float, default=300, help="how long an unused registration lives")
+    parser.add_argument("--idle-seconds", type=float, default=120, help="how long an unused registration lives")
     parser.add_argument("--token-seconds", type=float, default=3600, help="how long an access token lives")
     parser.add_argument("--requests-per-hour", type=int, default=5000, help="of one installation; 0: no limit")
     parser.add_argument("--points-per-minute", type=int, default=900, help="of one App; 0: no limit")

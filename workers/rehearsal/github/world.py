@@ -54,7 +54,7 @@ class Limits:
     """The spans that GitHub does not let anybody choose, and that a rehearsal must shorten."""
 
     lock: timedelta = timedelta(minutes=10)
-    idle: timedelta = timedelta(minutes=5)
+    idle: timedelta = timedelta(minutes=2)
     token: timedelta = TOKEN_LIMIT
 
 
