@@ -132,6 +132,10 @@ def test_a_job_of_which_github_says_nothing_is_closed_after_the_day_that_it_may_
     """Our App has lost its permissions, which no list of installations tells us."""
     world = World(hosts_max=1)
     job = world.github.queue(1, labels)
+    world.tick()
+    row = world.store.jobs.get(job)
+    assert row is not None
+    assert (row.unserved is None) is (labels == ("spot-runner",)), "nobody asks about what is not served"
     world.github.has_permissions = False
     pass_time(world, QUEUE_LIMIT + SLACK_LIMIT - 5 * MINUTE, 60)
     assert state_of(world, job) in JOB.open
