@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import resource
 import signal
 import socket
 import struct
@@ -29,6 +30,8 @@ MOUNTS: Final = (
 PORTS: Final = Path("/sys/class/virtio-ports")
 LINKS: Final = Path("/dev/virtio-ports")
 AGENT: Final = ("-I", "-m", "guest_agent")
+# As systemd gives what it starts. The kernel's own is 4096 at most, and no job of a user's could open more.
+OPEN_FILES: Final = (1024, 524_288)
 AGAIN_INTERVAL_S: Final = 1.0
 # linux/reboot.h; and of linux/sockios.h and linux/if.h, what switches an interface on.
 POWER_OFF: Final = 0x4321FEDC
@@ -43,6 +46,7 @@ def main(interpreter: str) -> None:
         _mount(kind, place)
     switch_on("lo")
     link_ports()
+    set_limits()
     signal.signal(signal.SIGTERM, lambda *_: power_off())
     agent = subprocess.Popen([interpreter, *AGENT])
     while True:
@@ -75,6 +79,11 @@ def link_ports(ports: Path = PORTS, links: Path = LINKS) -> None:
         link = links / (port / "name").read_text().strip()
         if not link.is_symlink():
             link.symlink_to(Path("..") / port.name)
+
+
+def set_limits(open_files: tuple[int, int] = OPEN_FILES) -> None:
+    """Let this process, and whatever it starts, open so many files at once, and so many at most if it asks."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
 
 
 def power_off() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "usr/lib/modules/6.1.0").mkdir(parents=True)
     (root / "usr/lib/modules/6.1.0/modules.dep").touch()
     shutil.copytree(vm / "rootfs/files/etc", root / "etc")
+    (root / "etc/resolv.conf").write_text("nameserver 192.0.2.53\n")
     shutil.copytree(vm / "guest_agent", root / "opt/spot-runner/guest_agent")
     (root / "opt/spot-runner/runner.json").write_text('{"command": ["/home/runner/actions-runner/run.sh"]}')
     (root / "home/runner/actions-runner").mkdir(parents=True)
@@ -130,6 +132,23 @@ def test_a_grafted_image_runs_the_agent_s_python_whatever_it_is_made_of(
     assert f"exec {PYTHON} -I -m guest_agent.init" in (root / "sbin/init").read_text()
 
 
+def test_what_our_init_starts_may_open_as_many_files_as_it_says() -> None:
+    """Lower numbers than in a guest: not everywhere may root raise the highest one."""
+    code = (
+        "import subprocess, guest_agent.init as init; init.set_limits((128, 256)); "
+        "subprocess.run(['sh', '-c', 'ulimit -S -n; ulimit -H -n'], timeout=60, check=True)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        cwd=Path(__file__).parents[2] / "runner-vm",
+    )
+    assert said.stdout.split() == ["128", "256"]
+
+
 def test_a_grafted_image_has_the_runner_its_user_and_its_surroundings(
     layout: Path, debian: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +165,7 @@ def test_a_grafted_image_has_the_runner_its_user_and_its_surroundings(
     told = json.loads((root / "opt/spot-runner/runner.json").read_text())
     assert told["environment"] == {"PATH": "/usr/local/go/bin:/usr/bin:/bin", "GOPATH": "/go"}
     assert (root / "lib/modules/6.1.0/modules.dep").exists()
+    assert (root / "etc/resolv.conf").read_text() == "nameserver 192.0.2.53\n"
 
 
 def test_an_image_whose_files_are_odd_gets_the_runner_all_the_same(debian: Path, tmp_path: Path) -> None:
@@ -162,8 +182,8 @@ def test_an_image_whose_files_are_odd_gets_the_runner_all_the_same(debian: Path,
     assert lines[: passwd.count("\n")] == passwd.encode("latin-1").splitlines()
     assert lines[-1].startswith(b"runner:x:1002:1002:")
     assert (root / "home/runner").stat().st_uid == 1002
-    assert (root / "tmp").is_dir()
-    assert (root / "var").is_dir()
+    assert ((root / "tmp").is_dir(), (root / "tmp").stat().st_mode & 0o7777) == (True, 0o1777)
+    assert ((root / "var").is_dir(), (root / "var").stat().st_mode & 0o7777) == (True, 0o755)
 
 
 def test_an_image_with_systemd_keeps_it(debian: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from workers.domain.errors import BadInput
+from workers.egress import NEVER, NEVER6
 from workers.host.recipe import read_recipe
 
 DEBIAN = Path(__file__).parents[2] / "runner-vm/packages/debian-12.toml"
@@ -28,6 +30,9 @@ def test_the_recipe_in_the_tree_is_whole() -> None:
         ("[runner]", "[runners]", "it has no [runner]"),
         ("vcpus = 1", "vcpus = = 1", "not TOML"),
         ('released = "', 'released = "yesterday ', "runner.released"),
+        ("[machine]", 'nameservers = ["dns.example"]\n[machine]', "nameservers.0"),
+        ("[machine]", "nameservers = []\n[machine]", "nameservers: "),
+        ("[machine]", 'nameservers = ["::1", "::2", "::3", "::4"]\n[machine]', "nameservers: "),
     ],
 )
 def test_a_recipe_that_is_wrong_is_refused_by_field(tmp_path: Path, before: str, after: str, says: str) -> None:
@@ -97,3 +102,17 @@ def test_a_recipe_that_cannot_be_built_is_refused(tmp_path: Path, text: str, say
     with pytest.raises(BadInput) as refused:
         read_recipe(tmp_path / "self.toml")
     assert says in str(refused.value)
+
+
+def test_guests_ask_name_servers_that_they_reach_and_a_recipe_may_name_its_own(tmp_path: Path) -> None:
+    closed = [ip_network(network) for network in (*NEVER, *NEVER6)]
+    by_default = read_recipe(DEBIAN).nameservers
+    own = tmp_path / "packages/own.toml"
+    own.parent.mkdir()
+    own.write_text(
+        DEBIAN.read_text().replace("[machine]", 'nameservers = ["192.0.2.53", "2001:db8::53"]\n[machine]', 1)
+    )
+
+    assert by_default
+    assert [server for server in by_default if any(server in network for network in closed)] == []
+    assert [str(server) for server in read_recipe(own).nameservers] == ["192.0.2.53", "2001:db8::53"]

@@ -7,8 +7,9 @@ import pytest
 
 from workers.domain.errors import Unfit
 from workers.host import debian
-from workers.host.guest_files import copy_tree
+from workers.host.guest_files import add_nameservers, copy_tree
 from workers.host.programs import run
+from workers.host.recipe import read_recipe
 from workers.host.rootfs import KEPT, digest, forget_old
 
 
@@ -45,6 +46,18 @@ def test_what_is_copied_into_a_guest_is_readable_and_no_by_product(tmp_path: Pat
 
     modes = {str(p.relative_to(tmp_path / "target")): p.stat().st_mode & 0o777 for p in _files(tmp_path / "target")}
     assert modes == {"module.py": 0o644, "tool": 0o755, "etc/sudoers.d/runner": 0o440}
+
+
+def test_a_guest_is_told_whom_to_ask_for_names_whatever_its_root_had(tmp_path: Path) -> None:
+    recipe = read_recipe(Path(__file__).parents[2] / "runner-vm/packages/debian-12.toml")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+
+    add_nameservers(recipe, tmp_path)
+
+    told = tmp_path / "etc/resolv.conf"
+    assert told.read_text() == "".join(f"nameserver {server}\n" for server in recipe.nameservers)
+    assert (told.is_symlink(), told.stat().st_mode & 0o777) == (False, 0o644)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from workers.domain.errors import BadInput
-from workers.host.guest_files import OURS, USER, entries, give, user_of
+from workers.host.guest_files import NAMESERVERS, OURS, USER, entries, give, user_of
 from workers.host.programs import run
 from workers.host.roots import free_place, inside
 
@@ -25,7 +25,10 @@ PYTHON: Final = f"/{RUNTIME}/python"
 UNIT: Final = "etc/systemd/system/spot-runner-agent.service"
 SYSTEMD: Final = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")
 # Of what the recipe's files hold, what is as good for a stranger's root.
-TAKEN: Final = ("etc/fstab", "etc/sudoers.d/runner", "etc/systemd/system.conf.d/spot-runner.conf", UNIT)
+TAKEN: Final = (
+    *("etc/fstab", NAMESERVERS, "etc/sudoers.d/runner"),
+    *("etc/systemd/system.conf.d/spot-runner.conf", UNIT),
+)
 MASKED: Final = ("getty@tty1.service", "serial-getty@ttyS0.service", "console-getty.service", "getty.target")
 FIRST_USER: Final = 1001
 LOADER: Final = "/lib64/ld-linux-x86-64.so.2"
@@ -44,6 +47,8 @@ def graft(debian: Path, root: Path, environment: Mapping[str, str]) -> None:
     for name in ("dev", "proc", "sys", "run", "tmp", "var"):
         if inside(root, name) is None:
             free_place(root, Path(name)).mkdir()
+            # Everybody's, as in every distribution: jobs do not run as root.
+            (root / name).chmod(0o1777 if name == "tmp" else 0o755)
     _add_modules(debian, root)
     _copy(debian / OURS, free_place(root, Path(OURS)))
     _add_runtime(debian, root)

@@ -13,11 +13,12 @@ from workers.domain.errors import BadInput
 from workers.host.archive import unpack
 from workers.host.programs import run
 from workers.host.recipe import Recipe
-from workers.host.roots import inside
+from workers.host.roots import free_place, inside
 
 AGENT: Final = "guest_agent"
 OURS: Final = "opt/spot-runner"
 USER: Final = "runner"
+NAMESERVERS: Final = "etc/resolv.conf"
 # An entry of /etc/group has as many, one of /etc/passwd more.
 FIELDS_MIN: Final = 4
 
@@ -32,9 +33,17 @@ def add_ours(recipe: Recipe, root: Path, program: Path | None) -> None:
     for name in ("dev", "proc", "sys", "run", "tmp"):
         (root / name).mkdir(exist_ok=True)
     copy_tree(recipe.home / "rootfs/files", root)
+    add_nameservers(recipe, root)
     add_programs(recipe, root, program)
     run(["chroot", str(root), "python3", "-m", "compileall", "-q", f"/{OURS}"])
     run(["systemctl", f"--root={root}", "--quiet", "enable", "spot-runner-agent.service"])
+
+
+def add_nameservers(recipe: Recipe, root: Path) -> None:
+    """Say whom programs in the guest ask for the address of a name."""
+    told = free_place(root, Path(NAMESERVERS))
+    told.write_text("".join(f"nameserver {one}\n" for one in recipe.nameservers))
+    told.chmod(0o644)
 
 
 def add_programs(recipe: Recipe, root: Path, program: Path | None) -> None:

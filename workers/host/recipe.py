@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,6 +21,10 @@ from workers.domain.release import Release
 
 _STRICT: Final = ConfigDict(extra="forbid")
 BASES_MAX: Final = 4
+# Nobody on a guest's network answers for names, and guests reach no private network, so they ask the internet's own.
+NAMESERVERS: Final = (IPv4Address("1.1.1.1"), IPv4Address("9.9.9.9"))
+# No program of the C library's asks more (resolv.conf(5)).
+NAMESERVERS_MAX: Final = 3
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+){1,3}$")]
@@ -90,6 +95,10 @@ class Recipe:
     runner: RunnerRecipe
     home: Path
     """The folder that holds `packages/`, `rootfs/` and the sources."""
+    nameservers: Annotated[tuple[IPv4Address | IPv6Address, ...], Field(min_length=1, max_length=NAMESERVERS_MAX)] = (
+        NAMESERVERS
+    )
+    """Whom programs in the guest ask for the address of a name, the first one first."""
 
     @property
     def release(self) -> Release:

@@ -95,7 +95,7 @@ def made_disk(recipe: Recipe, cache: Path, given: Given = Given()) -> Disk:
 def _found_disk(recipe: Recipe, cache: Path, archive: Path | None, image: Image | None) -> Disk:
     tar_key = digest(EDITION, recipe.rootfs, *_tree(recipe.home / "rootfs", "*.sh"))
     ours = [*_tree(recipe.home / "rootfs/files"), *_sources(recipe)]
-    of_recipe = (recipe.name, recipe.machine.disk_mib, recipe.runner, recipe.release)
+    of_recipe = (recipe.name, recipe.machine.disk_mib, recipe.runner, recipe.release, recipe.nameservers)
     key = digest(EDITION, tar_key, *of_recipe, image and image.digest, *ours)
     directory = cache / f"disk-{key}"
     if not directory.exists():
