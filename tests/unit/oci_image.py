@@ -27,8 +27,12 @@ def write_layout(
     environment: Sequence[str] = ("PATH=/usr/local/go/bin:/usr/bin:/bin", "GOPATH=/go"),
 ) -> Path:
     """Write a layout with one image of these files and symbolic links."""
+    return write_image(folder, _layer(files, links or {}), environment, architecture)
+
+
+def write_image(folder: Path, layer: bytes, environment: Sequence[str], architecture: str = "amd64") -> Path:
+    """Write a layout with one image of one layer, which is a tar."""
     (folder / "blobs/sha256").mkdir(parents=True)
-    layer = _layer(files, links or {})
     config = {
         "architecture": architecture,
         "os": "linux",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 NAME = "actions-runner-linux-x64-2.999.1.tar.gz"
 # As actions/runner's own: its helper is written anew beside it at each start, and what the listener is told is `run`.
@@ -41,13 +42,18 @@ FILES = {
 }
 
 
-def write_archive(path: Path, without: str = "", more: tarfile.TarInfo | None = None) -> Path:
-    """Write the archive, perhaps without what begins so, or with one entry more."""
+def write_archive(
+    path: Path,
+    without: str = "",
+    more: tarfile.TarInfo | None = None,
+    files: Mapping[str, tuple[str, int]] = FILES,
+) -> Path:
+    """Write the archive of these files (text and mode), perhaps without what begins so, or with one entry more."""
     with tarfile.open(path, "w:gz") as tar:
-        for folder in ("./", "./bin", "./externals", "./externals/node20", "./externals/node20/bin"):
+        for folder in _folders(files):
             if not without or not folder.startswith(f"./{without}"):
                 tar.addfile(_entry(folder, tarfile.DIRTYPE, 0o755))
-        for name, (text, mode) in FILES.items():
+        for name, (text, mode) in files.items():
             if without and name.startswith(without):
                 continue
             entry = _entry(f"./{name}", tarfile.REGTYPE, mode)
@@ -56,6 +62,11 @@ def write_archive(path: Path, without: str = "", more: tarfile.TarInfo | None = 
         if more is not None:
             tar.addfile(more)
     return path
+
+
+def _folders(files: Mapping[str, tuple[str, int]]) -> list[str]:
+    """Return the folders of these files, each after the one that it is in."""
+    return ["./", *sorted({f"./{one}" for name in files for one in PurePosixPath(name).parents if one.name})]
 
 
 def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:

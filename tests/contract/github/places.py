@@ -185,18 +185,25 @@ def app_jwt(**changed: str | int) -> str:
     return jwt.encode({"iat": now - 60, "exp": now + 300, "iss": str(APP_ID), **changed}, app_key()[0], "RS256")
 
 
+def simulator_command(directory: Path, listen: str, webhook_url: str, **limits: float | str) -> list[str]:
+    """Return what runs a simulated GitHub with our App; its secret and public key are in this folder then."""
+    (directory / "secret").write_text(SECRET)
+    (directory / "app.pem").write_text(app_key()[1])
+    command = [sys.executable, "-m", "workers.rehearsal.github", "--listen", listen]
+    command += ["--webhook-url", webhook_url, "--webhook-secret-file", str(directory / "secret")]
+    command += ["--app-key-file", str(directory / "app.pem"), "--app-id", str(APP_ID), "--state-dir", str(directory)]
+    for name, value in limits.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    return command
+
+
 @contextmanager
 def simulated_github(directory: Path, **limits: float | str) -> Iterator[Place]:
     """Run a simulated GitHub as a process; `limits` are its options, such as `lock_seconds`, and go before ours."""
     receiver, port = Receiver(), free_port()
-    (directory / "secret").write_text(SECRET)
-    (directory / "app.pem").write_text(app_key()[1])
-    command = [sys.executable, "-m", "workers.rehearsal.github", "--listen", f"127.0.0.1:{port}"]
-    command += ["--webhook-url", receiver.url, "--webhook-secret-file", str(directory / "secret")]
-    command += ["--app-key-file", str(directory / "app.pem"), "--app-id", str(APP_ID), "--state-dir", str(directory)]
     # What is tried here is tried faster than GitHub allows, if a test does not say otherwise.
-    for name, value in {"requests_per_hour": 0, "points_per_minute": 0, **limits}.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
+    limits = {"requests_per_hour": 0, "points_per_minute": 0, **limits}
+    command = simulator_command(directory, f"127.0.0.1:{port}", receiver.url, **limits)
     with (directory / "simulator.log").open("wb") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
     place = Place(f"http://127.0.0.1:{port}", SimulatorClient(f"http://127.0.0.1:{port}"), receiver)

@@ -1,0 +1,1 @@
+"""A package that is made here and runs one job in a guest of it: `./dev package try`."""
