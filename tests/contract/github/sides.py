@@ -36,12 +36,26 @@ class Side(Protocol):
         """Register through the port."""
 
     def queue_job(
-        self, labels: Sequence[str], *, of_fork: bool = False, repository: str | None = None
+        self,
+        labels: Sequence[str],
+        *,
+        of_fork: bool = False,
+        repository: str | None = None,
+        is_private: bool = False,
     ) -> tuple[JobId, int]:
-        """Start a run with one job, in a repository that anybody can see; return the job's and the run's id."""
+        """Start a run with one job, in a repository that anybody can see unless it `is_private`.
 
-    def queue_deploying(self, labels: Sequence[str]) -> JobId:
+        Return the job's and the run's id.
+        """
+
+    def queue_deploying(self, labels: Sequence[str]) -> tuple[JobId, int]:
         """Start a run with one job that deploys to an environment."""
+
+    def hold_back(self, job_id: JobId) -> None:
+        """Let the rules of its environment hold a queued job back."""
+
+    def approve(self, job_id: JobId) -> None:
+        """Let a job that waits be queued."""
 
     def make_group(self, name: str, repositories: Sequence[str]) -> int:
         """Let the organization have a runner group that admits these repositories only; return its number."""
@@ -91,15 +105,29 @@ class SimulatedSide:
         return self.port.register(self.installation, self.repository, name, labels)
 
     def queue_job(
-        self, labels: Sequence[str], *, of_fork: bool = False, repository: str | None = None
+        self,
+        labels: Sequence[str],
+        *,
+        of_fork: bool = False,
+        repository: str | None = None,
+        is_private: bool = False,
     ) -> tuple[JobId, int]:
-        where = repository or self.repository
-        job_id = self._place.control.start_jobs(where, labels, [("one", "true")], of_fork=of_fork)[0]
-        return JobId(job_id), self._place.control.job(job_id)["run_id"]
+        where, control = repository or self.repository, self._place.control
+        if is_private:
+            control.make_private(where)
+        (job_id,) = control.start_jobs(where, labels, [("one", "true")], of_fork=of_fork)
+        return JobId(job_id), control.job(job_id)["run_id"]
 
-    def queue_deploying(self, labels: Sequence[str]) -> JobId:
-        steps = [("one", "true")]
-        return JobId(self._place.control.start_jobs(self.repository, labels, steps, environment="production")[0])
+    def queue_deploying(self, labels: Sequence[str]) -> tuple[JobId, int]:
+        control = self._place.control
+        (job_id,) = control.start_jobs(self.repository, labels, [("one", "true")], environment="production")
+        return JobId(job_id), control.job(job_id)["run_id"]
+
+    def hold_back(self, job_id: JobId) -> None:
+        self._place.control.hold_back(job_id)
+
+    def approve(self, job_id: JobId) -> None:
+        self._place.control.approve(job_id)
 
     def make_group(self, name: str, repositories: Sequence[str]) -> int:
         return self._place.control.make_group(self._place.owner, name, repositories)
@@ -170,17 +198,29 @@ class FakeSide:
         return self.port.register(self.installation, self.repository, name, labels)
 
     def queue_job(
-        self, labels: Sequence[str], *, of_fork: bool = False, repository: str | None = None
+        self,
+        labels: Sequence[str],
+        *,
+        of_fork: bool = False,
+        repository: str | None = None,
+        is_private: bool = False,
     ) -> tuple[JobId, int]:
         run_id = next(self._runs)
+        self.port.is_public = not is_private
         if of_fork:
             self.port.of_forks.add(run_id)
         return self.port.queue(run_id, tuple(labels), repository=repository or self.repository), run_id
 
-    def queue_deploying(self, labels: Sequence[str]) -> JobId:
-        job_id, _ = self.queue_job(labels)
+    def queue_deploying(self, labels: Sequence[str]) -> tuple[JobId, int]:
+        job_id, run_id = self.queue_job(labels)
+        self.port.jobs[job_id].deployment_at = self._clock.now()
+        return job_id, run_id
+
+    def hold_back(self, job_id: JobId) -> None:
         self.port.hold_back(job_id)
-        return job_id
+
+    def approve(self, job_id: JobId) -> None:
+        self.port.approve(job_id)
 
     def make_group(self, name: str, repositories: Sequence[str]) -> int:
         made = RemoteGroup(100 + len(self.port.groups), name, set(repositories))

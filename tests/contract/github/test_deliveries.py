@@ -5,16 +5,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.contract.github.places import SECRET, Place, PlayedRunner, Received, app_jwt, until
+from tests.contract.store_rows import a_job
+from webhook.deliveries import read
+from workers.clock import SystemClock
 from workers.domain.errors import Refused
+from workers.domain.events import JobFact
+from workers.domain.pools import Origin
+from workers.planning.facts import is_waiting
+from workers.reconcilers.origins import Origins
 from workers.rehearsal.github.contract import Broken, check_delivery, published
 
 LABELS = ["self-hosted", "spot-runner"]
 STEPS = [("one", "true"), ("two", "true")]
+ASKED_OF_RUN = "GET /repos/<owner>/<repo>/actions/runs/<int:run_id>"
 RECORDED = [(event, sample) for event, samples in published("deliveries").items() for sample in samples]
 
 
@@ -120,6 +131,64 @@ def test_a_jobs_life_is_told_in_order_in_published_words(place: Place) -> None:
     assert (started["runner_id"], started["runner_name"]) == (registration.github_id, "spot-runner-a")
     assert (completed["runner_id"], completed["conclusion"]) == (registration.github_id, "failure")
     assert [step["conclusion"] for step in completed["steps"]] == ["failure", "skipped"]
+
+
+def test_what_is_held_back_and_approved_is_told_with_the_deployments_moments(place: Place) -> None:
+    """`created_at` is the same in all of them; only the deployment says which came last."""
+    (job_id,) = place.control.start_held(place.repository, LABELS, STEPS)
+    next_second = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    until(lambda: datetime.now(UTC) >= next_second, "the next second")
+    place.control.approve(job_id)
+    told = until(lambda: len(place.receiver.of_job(job_id)) == 3 and place.receiver.of_job(job_id), "all is told")
+    assert told
+    assert [one.payload["action"] for one in told] == ["queued", "waiting", "queued"]
+    for one in told:
+        check_delivery("workflow_job", one.payload)
+        assert one.payload["workflow_job"]["status"] == one.payload["action"]
+        assert one.payload["deployment"]["environment"] == "production"
+    assert len({one.payload["workflow_job"]["created_at"] for one in told}) == 1
+    queued, held, approved = (fact_of(one) for one in told)
+    assert is_waiting([queued, held]) is not False, "in one second nobody can tell"
+    assert is_waiting([approved, held, queued]) is False, "in whatever order they come"
+
+
+def fact_of(one: Received) -> JobFact:
+    """Return what our receiver reads in it."""
+    fact = read(httpx.Headers(one.headers), one.body, datetime.now(UTC)).fact
+    assert fact is not None
+    return fact
+
+
+def test_what_nothing_holds_back_cannot_be_held_or_approved(place: Place) -> None:
+    plain, deploying = (
+        place.control.start_jobs(place.repository, LABELS, STEPS, environment=where)[0]
+        for where in (None, "production")
+    )
+    for job_id, change in ((plain, "hold"), (plain, "approve"), (deploying, "approve")):
+        assert place.http.post(f"{place.url}/_simulator/jobs/{job_id}/{change}").status_code == 409
+    place.control.hold_back(deploying)
+    place.control.cancel(deploying)
+    assert place.http.post(f"{place.url}/_simulator/jobs/{deploying}/approve").status_code == 409
+    assert place.control.job(deploying)["conclusion"] == "cancelled"
+
+
+def test_a_job_of_a_private_repository_says_so_and_where_it_comes_from_need_not_be_asked(place: Place) -> None:
+    place.control.make_private(place.repository)
+    (job_id,) = place.control.start_jobs(place.repository, LABELS, STEPS)
+    (told,) = until(lambda: place.receiver.of_job(job_id), "it is told")
+    check_delivery("workflow_job", told.payload)
+    fact = fact_of(told)
+    assert fact.is_public is False
+    asked = place.control.admitted().get(ASKED_OF_RUN, 0)
+    job = replace(a_job(), installation_id=place.installation, repository=place.repository, run_id=fact.run_id)
+    origins = Origins(place.port(), SystemClock(), lambda: True)
+    assert origins.of(job, [fact]) == Origin(place.repository)
+    assert place.control.admitted().get(ASKED_OF_RUN, 0) == asked
+    # Its deliveries were lost, and GitHub is asked.
+    assert origins.of(job, []) == Origin(place.repository)
+    assert place.control.admitted()[ASKED_OF_RUN] == asked + 1
+    (here,) = place.ask("GET", "/installation/repositories", place.token()).json()["repositories"]
+    assert (here["full_name"], here["private"]) == (place.repository, True)
 
 
 def test_each_delivery_is_signed_and_named(place: Place) -> None:

@@ -6,12 +6,16 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
+from itertools import count
+from time import time
+from typing import Any
 
+import jwt
 import pytest
 
-from tests.contract.github.places import SECRET, Place, PlayedRunner, Received, app_jwt, until
-from workers.rehearsal.github.contract import Broken, Sampling, check_delivery
-from workers.rehearsal.github.fates import Damage, Dice, Shares
+from tests.contract.github.places import SECRET, MadeApp, Place, PlayedRunner, Received, app_jwt, until
+from workers.rehearsal.github.contract import Broken, Sampling, check_delivery, published
+from workers.rehearsal.github.fates import Damage, Dice, Shares, damaged
 
 LABELS = ["self-hosted", "spot-runner"]
 STEPS = [("one", "true")]
@@ -93,6 +97,56 @@ def check_whole(one: Received) -> None:
     check_delivery("workflow_job", json.loads(one.body))
 
 
+OF_APPS = ("workflow_job", "installation", "installation_repositories", "ping")
+
+
+class TestOddDeliveries:
+    @pytest.mark.parametrize("event", OF_APPS)
+    def test_whatever_it_is_about_is_there_and_is_not_what_the_schema_says(self, event: str) -> None:
+        whole = published("deliveries")[event][0]
+        odd = json.loads(damaged(json.dumps(whole).encode(), Damage.ODD))
+        assert odd.keys() == whole.keys()
+        with pytest.raises(Broken, match=r"/id: \['[0-9]+'\] is not of type"):
+            check_delivery(event, odd)
+
+    @pytest.mark.parametrize("change", ["suspend", "removed"])
+    def test_one_about_an_installation_leaves_and_so_do_those_behind_it(self, unlucky: Place, change: str) -> None:
+        unlucky.control.set_shares(malformed=1, seed=seed_of(Damage.ODD))
+        before = len(unlucky.receiver.received)
+        unlucky.control.change_installation(unlucky.owner, change, [f"{unlucky.owner}/gadgets"])
+        until(lambda: len(unlucky.receiver.received) > before, "it came")
+        assert unlucky.receiver.received[before].payload["installation"]["id"] == [str(unlucky.installation)]
+        unlucky.control.set_shares()
+        unlucky.control.change_installation(unlucky.owner, "unsuspend")
+        (job_id,) = start(unlucky, 1)
+        until(lambda: unlucky.receiver.of_job(job_id), "the next one came")
+
+
+def seed_of(damage: Damage) -> int:
+    """Return a seed whose first delivery meets this damage, if all meet some."""
+    return next(seed for seed in count() if Dice(Shares(malformed=1, seed=seed)).fate().damage is damage)
+
+
+def test_a_delivery_that_cannot_even_be_tried_is_listed_as_failed_and_holds_up_no_other(place: Place) -> None:
+    """Its App's address is one that no client understands."""
+    app = place.another_app(f"Odd of {place.owner}", "http://[::1/")
+    place.install(app, place.owner)
+    (job_id,) = start(place, 1)
+    until(lambda: place.receiver.of_job(job_id), "the other App hears of it")
+    tries = until(lambda: [one for one in place.control.deliveries() if one["app_id"] == app.id], "it is known")
+    assert [one["job_id"] for one in tries] == [job_id]
+    (failed,) = until(lambda: listed(place, app), "it is listed")
+    assert (failed["status"], failed["status_code"]) == ("failed", 0)
+    (next_id,) = start(place, 1)
+    until(lambda: place.receiver.of_job(next_id), "the next one came")
+
+
+def listed(place: Place, app: MadeApp) -> list[dict[str, Any]]:
+    login = jwt.encode({"iat": int(time()) - 60, "exp": int(time()) + 300, "iss": str(app.id)}, app.key, "RS256")
+    found: list[dict[str, Any]] = place.ask("GET", "/app/hook/deliveries", login).json()
+    return found
+
+
 class TestDice:
     def test_shares_are_kept_and_the_same_seed_throws_alike(self) -> None:
         shares = Shares(lost=0.05, doubled=0.1, reordered=0.1, malformed=0.02, seed=7)
@@ -163,8 +217,10 @@ def registered(place: Place, name: str) -> PlayedRunner:
         ("unprocessable", 422),
         ("throttled", 429),
         ("secondary", 403),
-        ("unavailable", 503),
+        ("broken", 500),
         ("lost", 502),
+        ("unavailable", 503),
+        ("late", 504),
     ],
 )
 def test_every_bad_answer_of_githubs_keeps_the_contract(place: Place, kind: str, status: int) -> None:
@@ -173,6 +229,8 @@ def test_every_bad_answer_of_githubs_keeps_the_contract(place: Place, kind: str,
     place.control.plant(kind, "POST", path)
     answer = place.ask("POST", path, place.token(), wish)
     assert (answer.status_code, "message" in answer.json()) == (status, True)
+    made = [one["name"] for one in place.control.runners() if one["scope"] == place.repository]
+    assert made == (["spot-runner-a"] if kind in {"lost", "late"} else []), "whether it was carried out"
     assert place.ask("POST", path, place.token(), wish | {"name": "spot-runner-b"}).status_code == 201
 
 

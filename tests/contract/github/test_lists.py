@@ -48,6 +48,14 @@ def test_the_unfinished_runs_and_their_jobs_are_listed(side: Side) -> None:
     assert (over.status, over.conclusion) == ("completed", "success")
 
 
+def test_a_run_with_a_job_that_waits_is_unfinished(side: Side) -> None:
+    job, run = side.queue_deploying(LABELS)
+    for change in (side.hold_back, side.approve):
+        change(job)
+        assert side.lists.unfinished_runs(scope(side)) == [run]
+        assert side.lists.finished_runs(scope(side), side.next_second() - timedelta(hours=1)) == []
+
+
 def test_runs_that_have_ended_since_a_moment_are_listed_and_no_others(side: Side) -> None:
     first = finished(side, "spot-runner-a")
     between = side.next_second()

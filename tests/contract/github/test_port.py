@@ -7,6 +7,7 @@ import pytest
 from tests.contract.github.sides import Side
 from workers.domain.errors import Refused, RunnerBusy, TryLater, Unreachable
 from workers.domain.job import RunSeen
+from workers.domain.listed import Scope
 from workers.domain.names import JobId
 
 LABELS = ("self-hosted", "spot-runner")
@@ -30,6 +31,30 @@ def test_a_queued_job_is_nobodys(side: Side) -> None:
     assert (seen.status, seen.runner_id, seen.runner_name) == ("queued", None, None)
 
 
+def test_a_job_that_its_environment_holds_back_waits_and_is_nobodys_until_it_is_approved(side: Side) -> None:
+    held, run_id = side.queue_deploying(LABELS)
+    side.hold_back(held)
+    assert statuses(side, held, run_id) == {"waiting"}
+    registration = side.register("spot-runner-a", LABELS)
+    other, _ = side.queue_job(LABELS)
+    assert side.take_job(registration) == other, "the older one waits"
+    side.approve(held)
+    assert statuses(side, held, run_id) == {"queued"}
+    second = side.register("spot-runner-b", LABELS)
+    assert side.take_job(second) == held
+    side.end_job(held, second, "success")
+    assert statuses(side, held, run_id) == {"completed"}
+
+
+def statuses(side: Side, job_id: JobId, run_id: int) -> set[str]:
+    """Return what the API says of a job that is alone in its run, wherever it says so."""
+    seen = side.port.job(side.installation, side.repository, job_id)
+    assert seen is not None
+    (of_run,) = side.port.jobs_of(side.installation, side.repository, run_id)
+    (listed,) = side.lists.all_jobs(Scope(side.installation, side.repository), run_id)
+    return {seen.status, of_run.status, listed.status}
+
+
 def test_a_completed_job_says_how_and_where(side: Side) -> None:
     job_id, _ = side.queue_job(LABELS)
     registration = side.register("spot-runner-a", LABELS)
@@ -44,10 +69,14 @@ def test_a_job_that_never_was_is_none(side: Side) -> None:
     assert side.port.job(side.installation, side.repository, JobId(4)) is None
 
 
+@pytest.mark.parametrize("is_private", [False, True])
 @pytest.mark.parametrize("of_fork", [False, True])
-def test_a_run_says_whether_it_comes_from_a_fork_and_who_can_see_it(side: Side, *, of_fork: bool) -> None:
-    _, run_id = side.queue_job(LABELS, of_fork=of_fork)
-    assert side.port.run(side.installation, side.repository, run_id) == RunSeen(is_public=True, is_fork=of_fork)
+def test_a_run_says_whether_it_comes_from_a_fork_and_who_can_see_it(
+    side: Side, *, of_fork: bool, is_private: bool
+) -> None:
+    _, run_id = side.queue_job(LABELS, of_fork=of_fork, is_private=is_private)
+    seen = side.port.run(side.installation, side.repository, run_id)
+    assert seen == RunSeen(is_public=not is_private, is_fork=of_fork)
 
 
 def test_a_run_that_never_was_is_none(side: Side) -> None:

@@ -73,7 +73,7 @@ def test_one_job_is_run_again_once_the_attempt_has_ended_and_its_sibling_is_not(
 
 
 def test_a_job_says_whether_it_deploys(side: Side) -> None:
-    plain, (deploying) = side.queue_job(LABELS)[0], side.queue_deploying(LABELS)
+    (plain, _), (deploying, _) = side.queue_job(LABELS), side.queue_deploying(LABELS)
     held = [side.port.holds_deployment(side.installation, side.repository, one) for one in (plain, deploying, JobId(4))]
     assert held == [False, True, None]
 

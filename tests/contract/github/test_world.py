@@ -9,7 +9,9 @@ import pytest
 from tests.fakes.clock import FakeClock
 from workers.rehearsal.github.apps import first_app
 from workers.rehearsal.github.broker import Broker
+from workers.rehearsal.github.environments import approve, hold_back
 from workers.rehearsal.github.records import ApiError, Job, JobStatus, Runner
+from workers.rehearsal.github.views import status_of
 from workers.rehearsal.github.world import TAKE_LIMIT, Limits, StepOrder, World
 
 SECOND = timedelta(seconds=1)
@@ -28,8 +30,13 @@ class Github:
         self.broker = Broker(self.world)
         self.world.install("octo-org")
 
-    def job(self, labels: tuple[str, ...] = LABELS, repository: str = "octo-org/widgets") -> Job:
-        return self.world.start_run(repository, ["one"], labels, STEPS).jobs[0]
+    def job(
+        self,
+        labels: tuple[str, ...] = LABELS,
+        repository: str = "octo-org/widgets",
+        environment: str | None = None,
+    ) -> Job:
+        return self.world.start_run(repository, ["one"], labels, STEPS, environment=environment).jobs[0]
 
     def runner(self, name: str, labels: tuple[str, ...] = LABELS, scope: str = "octo-org/widgets") -> Runner:
         runner = self.world.add_runner(scope, name, labels)
@@ -67,6 +74,45 @@ def test_a_job_that_was_offered_and_not_taken_goes_to_another(github: Github) ->
     assert caught.value.status == 404
     github.broker.acquire(second, job.id)
     assert github.told == [("queued", job.id), ("in_progress", job.id)]
+
+
+def test_a_job_that_is_held_back_is_given_to_no_runner_not_even_to_the_one_that_it_was_offered_to(
+    github: Github,
+) -> None:
+    job, first = github.job(environment="production"), github.runner("first")
+    assert github.offer(first) == job.id
+    hold_back(github.world, job)
+    assert (github.offer(first), status_of(job.run)) == (None, "waiting")
+    with pytest.raises(ApiError) as caught:
+        github.broker.acquire(first, job.id)
+    assert caught.value.status == 404
+    github.wait(timedelta(hours=1))
+    assert job.status is JobStatus.WAITING
+    second = github.runner("second")
+    assert github.offer(second) is None
+    approve(github.world, job)
+    github.take(second)
+    assert [action for action, _ in github.told] == ["queued", "waiting", "queued", "in_progress"]
+
+
+def test_a_run_waits_as_long_as_one_of_its_jobs_does_whatever_the_others_do(github: Github) -> None:
+    run = github.world.start_run("octo-org/widgets", ["one", "two"], LABELS, STEPS, environment="production")
+    first, second = run.jobs
+    hold_back(github.world, second)
+    github.take(github.runner("first"))
+    assert (first.status, status_of(run)) == (JobStatus.IN_PROGRESS, "waiting")
+    approve(github.world, second)
+    assert status_of(run) == "in_progress"
+
+
+def test_a_job_that_is_held_back_may_be_cancelled_and_its_rerun_is_queued(github: Github) -> None:
+    job = github.job(environment="production")
+    hold_back(github.world, job)
+    github.world.cancel(job)
+    assert (job.status, job.conclusion) == (JobStatus.COMPLETED, "cancelled")
+    github.world.rerun_failed(job.run)
+    (again,) = job.run.of_attempt()
+    assert again.status is JobStatus.QUEUED
 
 
 def test_a_job_that_was_taken_stays_with_its_runner(github: Github) -> None:

@@ -188,7 +188,7 @@ class RunnersApi:
 
 
 class RunsApi:
-    """Repositories, their workflow runs and the jobs of these."""
+    """Repositories, their workflow runs and the jobs of these; while one is shown, nothing changes."""
 
     def __init__(self, world: World, login: Login, views: Views) -> None:
         self._world = world
@@ -214,24 +214,28 @@ class RunsApi:
         return jsonify({"total_count": len(names), "repositories": page})
 
     def job(self, owner: str, repo: str, job_id: int) -> Answer:
-        return jsonify(self._views.job(self._job(owner, repo, job_id)))
+        with self._world.changed:
+            return jsonify(self._views.job(self._job(owner, repo, job_id)))
 
     def runs(self, owner: str, repo: str) -> Answer:
         self._login.require_installation(owner)
-        rows = [run for run in list(self._world.runs.values()) if is_in(run, owner, repo)]
-        if wanted := request.args.get("status"):
-            rows = [run for run in rows if wanted in {status_of(run), run.conclusion}]
-        page = page_of(list(reversed(rows)))
-        return jsonify({"total_count": len(rows), "workflow_runs": [self._views.run(row) for row in page]})
+        with self._world.changed:
+            rows = [run for run in self._world.runs.values() if is_in(run, owner, repo)]
+            if wanted := request.args.get("status"):
+                rows = [run for run in rows if wanted in {status_of(run), run.conclusion}]
+            page = page_of(list(reversed(rows)))
+            return jsonify({"total_count": len(rows), "workflow_runs": [self._views.run(row) for row in page]})
 
     def run(self, owner: str, repo: str, run_id: int) -> Answer:
-        return jsonify(self._views.run(self._run(owner, repo, run_id)))
+        with self._world.changed:
+            return jsonify(self._views.run(self._run(owner, repo, run_id)))
 
     def jobs(self, owner: str, repo: str, run_id: int) -> Answer:
         """List the jobs of the latest attempt, or of all of them."""
-        run = self._run(owner, repo, run_id)
-        rows = run.jobs if request.args.get("filter") == "all" else run.of_attempt()
-        return jsonify({"total_count": len(rows), "jobs": [self._views.job(row) for row in page_of(rows)]})
+        with self._world.changed:
+            run = self._run(owner, repo, run_id)
+            rows = run.jobs if request.args.get("filter") == "all" else run.of_attempt()
+            return jsonify({"total_count": len(rows), "jobs": [self._views.job(row) for row in page_of(rows)]})
 
     def rerun(self, owner: str, repo: str, run_id: int) -> Answer:
         self._world.rerun_failed(self._run(owner, repo, run_id))

@@ -42,7 +42,7 @@ class Apps:
     def make(self, manifest: Json, owner: str) -> str:
         """Make the App of a manifest and return the code by which its secrets are taken. Raises `ApiError`."""
         check_manifest(manifest)
-        if any(app.name == manifest["name"] for app in self.all.values()):
+        if any(app.name == manifest["name"] for app in list(self.all.values())):
             raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "Name is already taken")
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -73,7 +73,7 @@ class Apps:
 
     def by_slug(self, slug: str) -> App:
         """Find an App by its address."""
-        found = next((app for app in self.all.values() if app.slug == slug), None)
+        found = next((app for app in list(self.all.values()) if app.slug == slug), None)
         if found is None:
             raise ApiError(HTTPStatus.NOT_FOUND, "Not Found")
         return found

@@ -72,8 +72,22 @@ class SimulatorClient:
         wish: Json = {"repository": repository, "labels": list(labels), "steps": orders}
         wish |= {"count": count, "together": together, "of_fork": of_fork, "branch": branch}
         wish |= {"environment": environment}
-        answer = self._ask("POST", "/_simulator/jobs", wish)
-        return [int(one) for one in answer["ids"]]
+        return self._started(wish)
+
+    def start_held(
+        self, repository: str, labels: Sequence[str], steps: Sequence[tuple[str, str]], count: int = 1
+    ) -> list[int]:
+        """Start jobs, each in a run of its own, that wait from their first moment on until they are approved."""
+        orders = [{"name": name, "run": run} for name, run in steps]
+        wish: Json = {"repository": repository, "labels": list(labels), "steps": orders, "count": count}
+        return self._started(wish | {"environment": "production", "held": True})
+
+    def _started(self, wish: Json) -> list[int]:
+        return [int(one) for one in self._ask("POST", "/_simulator/jobs", wish)["ids"]]
+
+    def make_private(self, repository: str) -> None:
+        """Let not everybody see a repository (`owner/name`) from its next run on."""
+        self._ask("POST", f"/_simulator/repositories/{repository}/make-private", {})
 
     def job(self, job_id: int, after: int = 0) -> Json:
         """Return all about one attempt at a job, its log from line `after` on, and all attempts at the same job."""
@@ -88,6 +102,14 @@ class SimulatorClient:
     def cancel(self, job_id: int) -> None:
         """Cancel a job."""
         self._ask("POST", f"/_simulator/jobs/{job_id}/cancel", {})
+
+    def hold_back(self, job_id: int) -> None:
+        """Let the rules of its environment hold a queued job back."""
+        self._ask("POST", f"/_simulator/jobs/{job_id}/hold", {})
+
+    def approve(self, job_id: int) -> None:
+        """Let a job that waits be queued."""
+        self._ask("POST", f"/_simulator/jobs/{job_id}/approve", {})
 
     def runners(self) -> list[Json]:
         """Return every registration that there ever was; `gone_because` is None for the live ones."""

@@ -21,7 +21,7 @@ from workers.rehearsal.github.records import Json
 
 PUBLISHED: Final = Path(__file__).parent / "published"
 # GitHub describes these for its whole API in prose, and only here and there for an operation.
-ERRORS_EVERYWHERE: Final = frozenset({401, 403, 404, 422, 429, 500, 502, 503})
+ERRORS_EVERYWHERE: Final = frozenset({401, 403, 404, 422, 429, 500, 502, 503, 504})
 
 
 class Broken(Exception):

@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import structlog
 
 from workers.ports import Clock
 from workers.rehearsal.github.contract import Broken, Sampling, check_delivery, published
 from workers.rehearsal.github.fates import WHOLE, Damage, Dice, Fate, Shares, damaged
 from workers.rehearsal.github.records import Delivery, Installation, Job, Json
-from workers.rehearsal.github.views import API, SITE, job_fields, rewritten, stamp
+from workers.rehearsal.github.views import API, SITE, job_fields, rewritten, stamp, visibility_of
 
 RECEIVER_LIMIT_S: Final = 10.0
 KEPT_MAX: Final = 10_000
 HOOK_ID: Final = "42"
+
+_log: Final = structlog.get_logger()
 
 
 def recorded(action: str) -> Json:
@@ -53,7 +56,7 @@ def payload_of(action: str, job: Job, installation: Installation, url: str) -> J
     }
     payload: Json = rewritten(sample, words)
     payload["workflow_job"] |= {"workflow_name": "Rehearsal", **links_of(job, url), **job_fields(job)}
-    payload["repository"] |= {"name": name, "full_name": job.run.repository, "private": False}
+    payload["repository"] |= {"name": name, "full_name": job.run.repository, **visibility_of(job.run)}
     payload["repository"]["owner"] |= {"login": owner}
     payload.pop("deployment", None)
     if job.environment is not None:
@@ -76,7 +79,7 @@ def deployment_of(job: Job, url: str) -> Json:
         "sha": job.run.head_sha,
         "ref": job.run.branch,
         "created_at": stamp(job.created_at),
-        "updated_at": stamp(job.started_at or job.created_at),
+        "updated_at": stamp(max(at for at in (job.created_at, job.deployed_at, job.started_at) if at)),
     }
 
 
@@ -189,10 +192,17 @@ class Sender:
         with httpx.Client(timeout=RECEIVER_LIMIT_S, trust_env=False) as client:
             while True:
                 delivery, damage = self._waiting.take()
-                self._send(client, delivery, damage)
-                if log is not None:
-                    with self._kept, log.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(summary_of(delivery)) + "\n")
+                try:
+                    self._send(client, delivery, damage)
+                    self._note(delivery, log)
+                except Exception:  # noqa: BLE001  # whatever befalls one delivery, those behind it must leave
+                    _log.exception("delivery_failed", delivery=delivery.id, about=delivery.event)
+                    delivery.status, delivery.delivered_at = "failed", self._clock.now()
+
+    def _note(self, delivery: Delivery, log: Path | None) -> None:
+        if log is not None:
+            with self._kept, log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(summary_of(delivery)) + "\n")
 
     def _send(self, client: httpx.Client, delivery: Delivery, damage: Damage | None) -> None:
         body = damaged(json.dumps(delivery.payload).encode(), damage)
@@ -207,8 +217,9 @@ class Sender:
         except httpx.HTTPError as error:
             answer = str(error)
         delivery.duration = round(time.monotonic() - began, 3)
-        delivery.answer, delivery.delivered_at, delivery.status_code = answer, self._clock.now(), status
+        delivery.answer, delivery.status_code = answer, status
         delivery.status = "OK" if httpx.codes.is_success(status) else "Invalid HTTP Response: " + str(status)
+        delivery.delivered_at = self._clock.now()  # the last, for it is listed from now on
 
     def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
         return {

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 from typing import Final
 
+# What a delivery is about, by the name that it has there: the first of these that it has.
+SUBJECTS: Final = ("workflow_job", "installation", "hook")
+
 
 class Damage(StrEnum):
     """How a delivery is malformed; its headers say that it is GitHub's, and its signature fits but for the last."""
@@ -100,7 +103,8 @@ def damaged(body: bytes, damage: Damage | None) -> bytes:
             return body[: len(body) // 2]
         case Damage.ODD:
             content = json.loads(body)
-            content["workflow_job"]["id"] = [str(content["workflow_job"]["id"])]
+            subject = next((content[name] for name in SUBJECTS if name in content), content)
+            subject["id"] = [str(subject.get("id"))]
             return json.dumps(content).encode()
         case Damage.ALIEN:
             return b'["workflow_job"]'

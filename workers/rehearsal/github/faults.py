@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum, auto
 from http import HTTPStatus
+from typing import Final
 
 from flask import Request, Response, jsonify
 
@@ -16,8 +18,12 @@ from workers.rehearsal.github.records import Json
 class FaultKind(StrEnum):
     UNAVAILABLE = auto()
     """503, and nothing was done."""
+    BROKEN = auto()
+    """500, and nothing was done."""
     LOST = auto()
     """It was done, but the answer is a gateway's 502."""
+    LATE = auto()
+    """It was done, but the gateway did not wait for it: 504."""
     THROTTLED = auto()
     """429."""
     RATE_LIMITED = auto()
@@ -34,6 +40,28 @@ class FaultKind(StrEnum):
     """422, and nothing was done."""
     WRONG = auto()
     """The answer lacks one of its fields; the check against the contract must catch it."""
+
+
+REFUSALS: Final[Mapping[FaultKind, tuple[HTTPStatus, str, dict[str, str]]]] = {
+    FaultKind.BROKEN: (HTTPStatus.INTERNAL_SERVER_ERROR, "Server Error", {}),
+    FaultKind.UNAVAILABLE: (HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable", {}),
+    FaultKind.THROTTLED: (HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", {"Retry-After": "60"}),
+    FaultKind.RATE_LIMITED: (
+        HTTPStatus.FORBIDDEN,
+        "API rate limit exceeded for installation ID 1.",
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Limit": "5000"},
+    ),
+    FaultKind.SECONDARY: (
+        HTTPStatus.FORBIDDEN,
+        "You have exceeded a secondary rate limit.",
+        {"Retry-After": "60"},
+    ),
+    FaultKind.FORBIDDEN: (HTTPStatus.FORBIDDEN, "Resource not accessible by integration", {}),
+    FaultKind.NOT_FOUND: (HTTPStatus.NOT_FOUND, "Not Found", {}),
+    FaultKind.CONFLICT: (HTTPStatus.CONFLICT, "Already exists - A runner with this name already exists.", {}),
+    FaultKind.UNPROCESSABLE: (HTTPStatus.UNPROCESSABLE_ENTITY, "Validation Failed", {}),
+}
+"""The answers that come instead of the call."""
 
 
 @dataclass
@@ -79,32 +107,15 @@ class Faults:
 
 def answer_before(kind: FaultKind) -> Response | None:
     """Return the answer that comes instead of the call, if the fault is of that sort."""
-    match kind:
-        case FaultKind.UNAVAILABLE:
-            return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable")
-        case FaultKind.THROTTLED:
-            return refusal(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", {"Retry-After": "60"})
-        case FaultKind.RATE_LIMITED:
-            text = "API rate limit exceeded for installation ID 1."
-            return refusal(HTTPStatus.FORBIDDEN, text, {"X-RateLimit-Remaining": "0", "X-RateLimit-Limit": "5000"})
-        case FaultKind.SECONDARY:
-            return refusal(HTTPStatus.FORBIDDEN, "You have exceeded a secondary rate limit.", {"Retry-After": "60"})
-        case FaultKind.FORBIDDEN:
-            return refusal(HTTPStatus.FORBIDDEN, "Resource not accessible by integration")
-        case FaultKind.NOT_FOUND:
-            return refusal(HTTPStatus.NOT_FOUND, "Not Found")
-        case FaultKind.CONFLICT:
-            return refusal(HTTPStatus.CONFLICT, "Already exists - A runner with this name already exists.")
-        case FaultKind.UNPROCESSABLE:
-            return refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "Validation Failed")
-        case FaultKind.LOST | FaultKind.WRONG:
-            return None
+    return refusal(*REFUSALS[kind]) if kind in REFUSALS else None
 
 
 def answer_after(kind: FaultKind, response: Response) -> Response:
     """Spoil the answer to a call that was carried out."""
     if kind is FaultKind.LOST:
         return refusal(HTTPStatus.BAD_GATEWAY, "Server Error")
+    if kind is FaultKind.LATE:
+        return refusal(HTTPStatus.GATEWAY_TIMEOUT, "We couldn't respond to your request in time.")
     body = response.get_json()
     if kind is FaultKind.WRONG and isinstance(body, dict) and body:
         del body[next(iter(body))]

@@ -50,7 +50,7 @@ class Login:
             issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
         except jwt.InvalidTokenError as error:
             raise ApiError(HTTPStatus.UNAUTHORIZED, f"A JSON web token could not be decoded: {error}") from error
-        found = next((app for app in self._apps.all.values() if str(app.id) == str(issuer)), None)
+        found = next((app for app in list(self._apps.all.values()) if str(app.id) == str(issuer)), None)
         if found is None:
             raise ApiError(HTTPStatus.UNAUTHORIZED, "'Issuer' claim ('iss') must be the App's id")
         return found

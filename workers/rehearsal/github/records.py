@@ -24,6 +24,8 @@ class ApiError(Exception):
 class JobStatus(StrEnum):
     """The part of GitHub's job states that a self-hosted job goes through."""
 
+    WAITING = auto()
+    """The rules of its environment hold it back."""
     QUEUED = auto()
     IN_PROGRESS = auto()
     COMPLETED = auto()
@@ -164,6 +166,8 @@ class Job:
     log: list[Line] = field(default_factory=list)
     environment: str | None = None
     """Where it deploys to."""
+    deployed_at: datetime | None = None
+    """When it was held back or approved last."""
     digests: list[str] = field(default_factory=list)
     """One for each event that the runner has sent, so that a doubled one is known and a forged double is seen."""
 
@@ -185,6 +189,8 @@ class Run:
     is_of_fork: bool = False
     """What it runs is the code of a fork."""
     branch: str = "main"
+    is_private: bool = False
+    """Not everybody can see its repository."""
 
     @property
     def head_sha(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from workers.rehearsal.github import environments
 from workers.rehearsal.github.deliveries import Sender, summary_of
 from workers.rehearsal.github.fates import Dice, Shares
 from workers.rehearsal.github.faults import Fault, FaultKind, Faults
@@ -34,10 +35,13 @@ class Rehearsing:
         routes = Blueprint("rehearsing", __name__, url_prefix="/_simulator")
         routes.post("/installations")(self.install)
         routes.post("/installations/<account>/<change>")(self.change)
+        routes.post("/repositories/<owner>/<repo>/make-private")(self.make_private)
         routes.post("/jobs")(self.start)
         routes.get("/jobs")(self.jobs)
         routes.get("/jobs/<int:job_id>")(self.job)
         routes.post("/jobs/<int:job_id>/cancel")(self.cancel)
+        routes.post("/jobs/<int:job_id>/hold")(self.hold_back)
+        routes.post("/jobs/<int:job_id>/approve")(self.approve)
         routes.post("/jobs/<int:job_id>/expire")(self.expire_lock)
         routes.post("/tokens/expire")(self.expire_tokens)
         routes.post("/runners/remove-idle")(self.remove_idle)
@@ -91,7 +95,7 @@ class Rehearsing:
         """`{"repository", "labels", "steps": [{"name", "run"}], "count", "together", "of_fork", "branch"}` starts jobs.
 
         Each is a run of its own unless `together`, which makes them the jobs of one run. An `environment` is where they
-        deploy to.
+        deploy to; those `held` wait from their first moment on.
         """
         asked = wish()
         steps = [StepOrder(str(step["name"]), str(step["run"])) for step in asked["steps"]]
@@ -100,9 +104,19 @@ class Rehearsing:
         repository, of_fork = str(asked["repository"]), bool(asked.get("of_fork"))
         more: Any = {"of_fork": of_fork, "branch": str(asked.get("branch", "main"))}
         more["environment"] = asked.get("environment")
-        runs = [self._world.start_run(repository, group, asked["labels"], steps, **more) for group in groups]
-        ids = [job.id for run in runs for job in run.jobs]
+        with self._world.changed:  # no runner may take a job that is to be held
+            runs = [self._world.start_run(repository, group, asked["labels"], steps, **more) for group in groups]
+            jobs = [job for run in runs for job in run.jobs]
+            for job in jobs if asked.get("held") else ():
+                environments.hold_back(self._world, job)
+        ids = [job.id for job in jobs]
         return jsonify({"ids": ids, "run_ids": [run.id for run in runs]}), HTTPStatus.CREATED
+
+    def make_private(self, owner: str, repo: str) -> Answer:
+        """Let not everybody see a repository from its next run on."""
+        with self._world.changed:
+            self._world.private.add(f"{owner}/{repo}".lower())
+        return jsonify({})
 
     def jobs(self) -> Answer:
         with self._world.changed:
@@ -119,6 +133,16 @@ class Rehearsing:
 
     def cancel(self, job_id: int) -> Answer:
         self._world.cancel(self._job(job_id))
+        return jsonify({})
+
+    def hold_back(self, job_id: int) -> Answer:
+        """Let the rules of its environment hold a queued job back."""
+        environments.hold_back(self._world, self._job(job_id))
+        return jsonify({})
+
+    def approve(self, job_id: int) -> Answer:
+        """Let a job that waits be queued."""
+        environments.approve(self._world, self._job(job_id))
         return jsonify({})
 
     def expire_lock(self, job_id: int) -> Answer:

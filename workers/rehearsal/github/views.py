@@ -86,7 +86,15 @@ def status_of(run: Run) -> str:
     """Summarise its latest attempt as GitHub does."""
     if run.is_over:
         return "completed"
+    # Even while others of its jobs run: https://github.com/Helvesec/rmux/pull/167.
+    if any(job.status is JobStatus.WAITING for job in run.of_attempt()):
+        return "waiting"
     return "in_progress" if any(job.started_at for job in run.of_attempt()) else "queued"
+
+
+def visibility_of(run: Run) -> Json:
+    """Say who can see its repository, as both the API and a delivery do."""
+    return {"private": run.is_private, "visibility": "private" if run.is_private else "public"}
 
 
 class Views:
@@ -157,7 +165,11 @@ class Views:
         owner, name = full_name.split("/", maxsplit=1)
         view = self.sample("get /installation/repositories", full_name)["repositories"][0]
         view["owner"]["login"] = owner
-        rewrite: Json = view | {"name": name, "full_name": full_name, "private": False}
+        rewrite: Json = view | {
+            "name": name,
+            "full_name": full_name,
+            "private": full_name.lower() in self._world.private,
+        }
         return rewrite
 
     def token(self, token: Token) -> Json:
@@ -194,6 +206,7 @@ class Views:
         """A run in its latest attempt."""
         view = self.sample("get /repos/{owner}/{repo}/actions/runs/{run_id}", run.repository)
         rewrite: Json = rewritten(view, {"30433642": str(run.id)})
+        rewrite["repository"]["private"] = run.is_private
         if not run.is_of_fork:
             rewrite["head_repository"]["id"] = rewrite["repository"]["id"]
         return rewrite | {

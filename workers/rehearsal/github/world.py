@@ -1,8 +1,10 @@
 """The simulated GitHub's state and rules: accounts, registrations, runs and their jobs.
 
     job      QUEUED ──▶ IN_PROGRESS ──▶ COMPLETED        runner   registered ──▶ offered ──▶ busy ──▶ gone
-               ▲ │ offered                                            │            │
-               └─┘ not taken within 60 s                              └── idle ────┴─ deregistered ──▶ gone
+             ▲ ▲ │ offered                                            │            │
+             │ └─┘ not taken within 60 s                              └── idle ────┴─ deregistered ──▶ gone
+             ▼
+           WAITING, in `environments`
 
 One lock guards everything; `changed` wakes the long polls. Each change of a job is announced while the lock is held, so
 that announcements are in the order of the changes.
@@ -86,6 +88,8 @@ class World:
         self.jobs: dict[int, Job] = {}
         self.unfinished: dict[int, Job] = {}
         """The jobs that are not completed, oldest first."""
+        self.private: set[str] = set()
+        """Repositories that not everybody can see, in lower case."""
         self.oldest_version = ""
         """Of a runner's program that is still given jobs."""
         self.violations: list[Violation] = []
@@ -119,8 +123,10 @@ class World:
 
         GitHub compares accounts without case.
         """
-        wanted, found = account.lower(), reversed(self.installations.values())
-        return next((one for one in found if one.account.lower() == wanted and (app is None or app is one.app)), None)
+        with self.changed:
+            wanted, found = account.lower(), reversed(self.installations.values())
+            here = (one for one in found if one.account.lower() == wanted and (app is None or app is one.app))
+            return next(here, None)
 
     def repositories_of(self, installation: Installation) -> list[str]:
         """Return the repositories of an installation in which anything ever ran, the oldest first."""
@@ -226,7 +232,8 @@ class World:
                 text = f"the App is not installed for {repository!r}; POST /_simulator/installations first"
                 raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, text)
             now = self.clock.now()
-            run = Run(next(self._ids), repository, now, is_of_fork=of_fork, branch=branch)
+            is_private = repository.lower() in self.private
+            run = Run(next(self._ids), repository, now, is_of_fork=of_fork, branch=branch, is_private=is_private)
             self.runs[run.id] = run
             for slot, name in enumerate(names):
                 self._queue(run, slot, name, tuple(labels), steps, environment)
@@ -310,7 +317,7 @@ class World:
                 if job.lock_until is not None and job.lock_until <= now:
                     self.complete(job, "failure")
                 elif job.offered_until is not None and job.offered_until <= now:
-                    self._take_back(job)
+                    self.take_back(job)
             for runner in list(self.live.values()):
                 if runner.job is None and self._is_abandoned(runner, now):
                     self.end_runner(runner, IDLE_TOO_LONG)
@@ -343,7 +350,7 @@ class World:
             return now - runner.registered_at > NEVER_CONNECTED_LIMIT
         return now - runner.connected_at > self.limits.idle
 
-    def _take_back(self, job: Job) -> None:
+    def take_back(self, job: Job) -> None:
         """Queue a job again that its runner did not take."""
         if job.runner is not None:
             job.runner.job = None
