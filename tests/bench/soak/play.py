@@ -28,9 +28,14 @@ SHARES: Final[Mapping[str, float]] = {"lost": 0.05, "doubled": 0.1, "reordered":
 LABELS: Final = (("spot-runner",), ("self-hosted", "spot-runner"))
 ACCOUNTS: Final = ("octo-org", "hexa-org")
 REPOSITORIES: Final = tuple(f"{account}/{name}" for account in ACCOUNTS for name in ("widgets", "gadgets"))
+# Of which not everybody can see the last one.
+PRIVATE: Final = REPOSITORIES[-1]
 STEPS: Final = [("work", "true")]
 # What a person does to a job, by the share of all jobs.
 CANCELLED: Final = 0.01
+# What the rules of an environment hold back, by the share of all jobs, until so many batches later somebody approves.
+HELD: Final = 0.03
+APPROVED_AFTER: Final = 2
 RERUN: Final = 0.3
 LOOK_S: Final = 0.5
 TELL_S: Final = 10.0
@@ -72,6 +77,8 @@ class Outcome:
     restarts: int
     cpu_s: Mapping[str, float]
     """Processor time, by process."""
+    held: int
+    """How many jobs were held back and then approved."""
     violations: int
     """Of GitHub's published contract."""
     examples: tuple[Mapping[str, Any], ...]
@@ -92,6 +99,9 @@ class Soak:
         self._random = random.Random(wish.seed)
         self._ids: list[int] = []
         self._touched = 0
+        self._held: list[list[int]] = []
+        """Those that wait for somebody's approval, batch by batch."""
+        self._approved = 0
         self._began = self._told_at = time.monotonic()
 
     def run(self) -> Outcome:
@@ -100,6 +110,7 @@ class Soak:
         self._until(lambda: self._ready() >= hosts, "the fleet is ready", 120)
         for account in ACCOUNTS:
             self._github.install(account)
+        self._github.make_private(PRIVATE)
         self._github.set_shares(**self._wish.shares, seed=self._wish.seed)
         self._began = time.monotonic()
         self._queue_all()
@@ -132,11 +143,24 @@ class Soak:
                 continue
             self._queue(min(wish.batch, wish.jobs - len(self._ids)))
             self._meddle()
+            self._approve(APPROVED_AFTER)
+        self._approve(0)
 
     def _queue(self, count: int) -> None:
         repository, labels = self._random.choice(REPOSITORIES), self._random.choice(LABELS)
-        together = self._random.random() < 0.5
-        self._ids += self._github.start_jobs(repository, labels, STEPS, count, together=together)
+        together, held = self._random.random() < 0.5, sum(self._random.random() < HELD for _ in range(count))
+        self._held.append(self._github.start_held(repository, labels, STEPS, held))
+        self._ids += self._held[-1]
+        if held < count:
+            self._ids += self._github.start_jobs(repository, labels, STEPS, count - held, together=together)
+
+    def _approve(self, left: int) -> None:
+        """Approve what was held back, but for that of the last batches."""
+        while len(self._held) > left:
+            for job_id in self._held.pop(0):
+                with suppress(httpx.HTTPStatusError):  # it was cancelled
+                    self._github.approve(job_id)
+                    self._approved += 1
 
     def _meddle(self) -> None:
         """Cancel a few jobs as people do, at whatever moment of their lives."""
@@ -176,6 +200,7 @@ class Soak:
             met=self._github.shares(),
             restarts=self._wish.restarts,
             cpu_s=self._deployment.cpu_s(),
+            held=self._approved,
             violations=len(self._github.violations()),
             examples=tuple(asdict(one) for one in unequal[:SHOWN_MAX]),
         )
