@@ -132,8 +132,8 @@ class World:
         self.hints = LossyHints(self.random, faults.hints)
         self.cloud = FakeCloud(self.clock, self.trouble)
         self.relay = FakeRelay(self.trouble)
-        self.github = FakeGitHub(self.clock, self.trouble, self.random, faults.deliveries)
-        self.lists = FakeLists(self.github)
+        self.github = self.make_github()
+        self.lists = self.make_lists()
         self.objects = MemoryObjects(self.trouble)
         words = Words(self.store, PlainAuthority(), self.hints, self.clock, (), self.objects)
         parked = ParkedGuests(words, self.objects, self.wire)
@@ -146,6 +146,12 @@ class World:
 
     def make_store(self) -> MemoryStore:
         return MemoryStore(self.clock)
+
+    def make_github(self) -> FakeGitHub:
+        return FakeGitHub(self.clock, self.trouble, self.random, self.faults.deliveries)
+
+    def make_lists(self) -> FakeLists:
+        return FakeLists(self.github)
 
     def start_workers(self) -> None:
         """Start every worker, or start them again: what they had only in their memory is forgotten."""

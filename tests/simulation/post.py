@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum, auto
+from typing import Any
 
 from tests.fakes.payloads import Said, payload
 from webhook.deliveries import read
@@ -47,8 +49,12 @@ class StoryPost:
 
     def send(self, fact: JobFact) -> None:
         """Take what one delivery is to say."""
+        self.post(fact.delivery, payload(_said(fact)))
+
+    def post(self, guid: str, content: Mapping[str, Any]) -> None:
+        """Take one delivery; of its payload it carries what the receiver reads."""
         now = self.clock.now()
-        letter = Letter(now, fact.delivery, _body(_said(fact)))
+        letter = Letter(now, guid, json.dumps({key: value for key, value in content.items() if key in READ}).encode())
         match self.fate:
             case Fate.FINE:
                 self.on_the_way.append(letter)
@@ -94,10 +100,6 @@ def _said(fact: JobFact) -> Said:
         fact.conclusion,
         fact.deployment_at,
     )
-
-
-def _body(said: Said) -> bytes:
-    return json.dumps({key: value for key, value in payload(said).items() if key in READ}).encode()
 
 
 def _received(letter: Letter, now: datetime) -> Delivery:

@@ -1,11 +1,11 @@
-"""The world of the simulation with the production receiver and the production store in it: Flask and SQLite."""
+"""The world of the simulation with the production receiver, store (SQLite) and adapter, and the GitHub simulator."""
 
 from __future__ import annotations
 
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -15,14 +15,18 @@ from typing import Any, cast
 from sqlalchemy import select
 
 from tests.fakes.clock import FakeClock
+from tests.fakes.github import FakeGitHub
+from tests.fakes.github_lists import FakeLists
 from tests.fakes.store import AnyRow, MemoryStore
 from tests.fakes.world import World
 from tests.integration.listeners import SECRET, signed
 from tests.simulation.post import StoryPost
+from tests.simulation.simulated_github import SimulatedGitHub
 from webhook.app import create_public_app
 from workers.domain.events import Event
 from workers.domain.runner import Quota
 from workers.ports import Clock
+from workers.rehearsal.github.records import Violation
 from workers.store.connection import Database
 from workers.store.repository import SqlStore, open_store
 from workers.store.rows import HOSTS, JOBS, MIGRATIONS, RUNNERS, Kind
@@ -108,12 +112,23 @@ class RealWorld(World):
         # It has all that is asked of the one in memory, by whoever asks here.
         return cast("MemoryStore", RealStore(self._directory, self.clock))
 
+    def make_github(self) -> FakeGitHub:
+        # So has this, of which the fake is the shorter version.
+        return cast("FakeGitHub", SimulatedGitHub(self.clock, self.trouble, self.random))
+
+    def make_lists(self) -> FakeLists:
+        return cast("FakeLists", cast("SimulatedGitHub", self.github).lists)
+
     def receive(self) -> None:
         post = self.github.carrier
         assert isinstance(post, StoryPost)
         for letter in post.letters(self.clock.now()):
             _, headers = signed("workflow_job", letter.body, letter.guid)
             assert self._client.post("/github", data=letter.body, headers=headers).status_code == ACCEPTED
+
+    def violations(self) -> Sequence[Violation]:
+        """Return what broke GitHub's published contract."""
+        return cast("SimulatedGitHub", self.github).world.violations
 
     def close(self) -> None:
         cast("SqlStore", self.store).close()

@@ -1,8 +1,11 @@
 """Whatever happens in whatever order: each job is served or has a reason, no runner is too many, and all is put away.
 
-The receiver's parser and every reconciler are the production ones; GitHub, the cloud, the hosts and the store are those
-of the simulation, whose store keeps the contract of the real one; a few stories have the production receiver
-and SQLite.
+The receiver's parser and every reconciler are the production ones; the cloud and the hosts are those of the simulation.
+There are two kinds of stories, with the same rules:
+
+- `TestStories`, 500 of 50 steps: GitHub and the store are fakes in memory, which keep the contracts of the real ones.
+- `TestRealStories`, a few of 50 steps: the production receiver and SQLite, and the rehearsal's GitHub simulator behind
+  the real adapter. Such a story takes some seconds, one in memory some hundredths of one.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from workers.planning.fleet import is_open
 from workers.planning.placement import UNTAKEN
 from workers.planning.running import BOOT_LIMIT, UNUSED_RUNNER_LIMIT
 
-STORIES, REAL_STORIES, STEPS = 500, 4, 50
+STORIES, REAL_STORIES, STEPS = 500, 6, 50
 JOBS_MAX = 9
 POOLS = Policy((Pool("default"), Pool("other")), (PACKAGE,))
 LABELS = st.sampled_from(
@@ -248,7 +251,7 @@ class Story(RuleBasedStateMachine):
 
 
 class RealStory(Story):
-    """The same with the production app, called as gunicorn calls it, and the production store, on SQLite."""
+    """The same with the production app, called as gunicorn calls it, SQLite, and the simulator for GitHub."""
 
     def _begun(self, seed: int, ready: int) -> tuple[World, StoryPost]:
         return real_world(seed, policy=POOLS, ready_hosts=ready, hosts_max=4)
@@ -259,6 +262,7 @@ class RealStory(Story):
         finally:
             if isinstance(world := getattr(self, "world", None), RealWorld):
                 world.close()
+                assert not world.violations()
 
 
 def _settings(**more: Any) -> settings:  # noqa: ANN401 hypothesis's own wide type
