@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -41,8 +41,11 @@ class GitHubLists(Protocol):
     def unfinished_runs(self, scope: Scope, *, is_quiet: bool = False) -> Sequence[int]:
         """Return the runs that have not ended; where it `is_quiet` not those of which no job has come up yet."""
 
-    def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
-        """Return the runs that have ended since then and began no more than a day before that, the latest first."""
+    def finished_runs(self, scope: Scope, since: datetime) -> Mapping[int, datetime]:
+        """Return the runs that have ended since then and began no more than a day before that, the latest first.
+
+        Each comes with the moment of its last change: one that is run again has another.
+        """
 
     def all_jobs(self, scope: Scope, run_id: int) -> Sequence[JobListed]:
         """Return the jobs of every attempt of a run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -106,12 +106,15 @@ class FakeLists:
             passed_over = {"completed", "pending"} if is_quiet else {"completed"}
             return list(dict.fromkeys(job.run_id for job in self._jobs(scope) if job.status not in passed_over))
 
-    def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
+    def finished_runs(self, scope: Scope, since: datetime) -> Mapping[int, datetime]:
         with self.github.trouble.befalls("github", "finished_runs", scope.repository):
             jobs = self._jobs(scope)
             unfinished = {job.run_id for job in jobs if job.status != "completed"}
-            ended = (job.run_id for job in reversed(jobs) if job.completed_at is not None and job.completed_at >= since)
-            return [run_id for run_id in dict.fromkeys(ended) if run_id not in unfinished]
+            ended = dict[int, datetime]()
+            for job in reversed(jobs):
+                if job.completed_at is not None and job.run_id not in unfinished:
+                    ended[job.run_id] = max(job.completed_at, ended.get(job.run_id, job.completed_at))
+            return {run_id: at for run_id, at in ended.items() if at >= since}
 
     def all_jobs(self, scope: Scope, run_id: int) -> Sequence[JobListed]:
         with self.github.trouble.befalls("github", "all_jobs", run_id):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
 
-from tests.fakes.github_lists import FakeLists
+from tests.fakes.github_lists import HOME, FakeLists
 from tests.fakes.store import MemoryStore
 from tests.fakes.world import World
 from tests.simulation.test_control_plane import MINUTE
@@ -17,9 +17,9 @@ from workers.domain.errors import Unreachable
 from workers.domain.events import SWEPT, Delivery, JobAction
 from workers.domain.job import JobEnd, JobState
 from workers.domain.listed import Scope
-from workers.domain.names import JobId
+from workers.domain.names import JobId, RunnerId
 from workers.domain.runner import RunnerEnd
-from workers.reconcilers.catch_up import SWEEP_INTERVAL, UNTOLD_LIMIT
+from workers.reconcilers.catch_up import SWEEP_INTERVAL, UNTOLD_LIMIT, CatchUp
 
 
 def told_nobody(world: World) -> tuple[JobId, JobId]:
@@ -61,6 +61,36 @@ def test_it_is_looked_for_once_and_no_more_after_it_was_found() -> None:
     for _ in range(int(UNTOLD_LIMIT / timedelta(minutes=1))):
         world.tick(60)
     assert len(world.trouble.of("github", "finished_runs")) == 1
+
+
+def test_a_run_that_has_ended_is_asked_about_once_however_many_runners_are_looked_for() -> None:
+    """A storm of runners that got no job must not use up the hour's requests."""
+    world = World(ready_hosts=1)
+    _, untold = told_nobody(world)
+    world.until(lambda: world.store.jobs.get(untold) is not None and world.is_quiet(), 10 * MINUTE)
+    row = world.store.jobs.get(untold)
+    assert row is not None
+    assert row.runner_id is not None
+    runner = world.store.runners.get(row.runner_id)
+    assert runner is not None
+    asked, looked = (len(world.trouble.of("github", verb)) for verb in ("all_jobs", "finished_runs"))
+    for number in range(3):
+        other = replace(runner, id=RunnerId(f"spot-runner-late-{number}"), end=RunnerEnd.UNTOLD)
+        assert world.store.runners.add(other)
+        for _ in range(20):
+            world.tick(15)
+    assert len(world.trouble.of("github", "finished_runs")) == looked + 3
+    again = [one.about for one in world.trouble.of("github", "all_jobs")][asked:]
+    assert again == ["2"], "the first search was over before it came to that one"
+
+
+def test_a_job_is_found_with_its_run_though_its_runners_end_is_heard_of_later() -> None:
+    """So nothing is lost of a run that is not asked about again."""
+    world = World(ready_hosts=1)
+    _, untold = told_nobody(world)
+    assert not world.store.facts_of(untold)
+    CatchUp(world.store, world.lists, world.hints, world.clock).ask_about(HOME, 3)
+    assert [fact.action for fact in world.store.facts_of(untold)] == [JobAction.COMPLETED]
 
 
 class BalkingStore(MemoryStore):

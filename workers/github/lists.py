@@ -107,13 +107,14 @@ class Lists:
         with understood(f"reading {path}"):
             return list(dict.fromkeys(run["id"] for runs in pages for run in runs))
 
-    def finished_runs(self, scope: Scope, since: datetime) -> Sequence[int]:
-        """Return the runs that have ended since then and began no more than a day before that, the latest first."""
+    def finished_runs(self, scope: Scope, since: datetime) -> Mapping[int, datetime]:
+        """Return the runs that have ended since then and began no more than a day before that, and when each ended."""
         path, first = f"/repos/{scope.repository}/actions/runs", since - RUN_LIMIT
         pages = self._pages(scope.installation_id, path, "workflow_runs", status="completed")
         with understood(f"reading {path}"):
             young = takewhile(lambda run: datetime.fromisoformat(run["created_at"]) >= first, pages)
-            return [run["id"] for run in young if datetime.fromisoformat(run["updated_at"]) >= since]
+            ended = {run["id"]: datetime.fromisoformat(run["updated_at"]) for run in young}
+            return {run_id: at for run_id, at in ended.items() if at >= since}
 
     def all_jobs(self, scope: Scope, run_id: int) -> Sequence[JobListed]:
         """Return the jobs of every attempt of a run; none if GitHub knows of no such run."""

@@ -7,7 +7,7 @@ where a runner has run what nobody told us of ──▶ finished runs ───�
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +19,7 @@ from workers.domain.events import Delivery
 from workers.domain.installation import EVERYBODY, Guests
 from workers.domain.job import Job
 from workers.domain.listed import JobListed, Scope
-from workers.domain.names import RunnerId
+from workers.domain.names import JobId, RunnerId
 from workers.domain.runner import Runner, place_of
 from workers.listing import GitHubLists
 from workers.planning.catching_up import news, runs_to_ask
@@ -46,8 +46,10 @@ class _Question:
 
     scope: Scope
     run_id: int | None = None
-    sought: Runner | None = None
-    """Asks for the runs that have ended, as long as nobody knows what this runner has run."""
+    sought: tuple[Runner, ...] = ()
+    """Asks for the runs that have ended, as long as it is not known of one of these runners what it has run."""
+    ended_at: datetime | None = None
+    """When that run ended, if it did."""
     is_quiet: bool = False
     """Nothing was heard of the repository for so long that it is only asked once, after a start."""
 
@@ -72,6 +74,8 @@ class CatchUp:
         self._unlisted = set(lists.apps)
         self._sought: dict[RunnerId, Runner] = {}
         self._looked_for: dict[RunnerId, Runner] = {}
+        self._heard: dict[tuple[Scope, int], datetime] = {}
+        """When those runs had ended of which every job was heard since: nothing of them is ever news again."""
         self._refilled_at: datetime | None = None
 
     def is_due(self, now: datetime) -> bool:
@@ -109,6 +113,7 @@ class CatchUp:
         self._swept_at |= dict.fromkeys((*due, *quiet), now)
         self._questions.extend(_Question(scope) for scope in due)
         self._questions.extend(_Question(scope, is_quiet=True) for scope in quiet)
+        self._heard = {run: at for run, at in self._heard.items() if now - at < UNTOLD_LIMIT}
         self._seek(self._store.untold(now - UNTOLD_LIMIT), active)
 
     def _seek(self, untold: Sequence[Runner], active: Sequence[Scope]) -> None:
@@ -117,10 +122,11 @@ class CatchUp:
         self._looked_for = {one.id: one for one in untold}
         self._sought = {key: one for key, one in self._sought.items() if key in self._looked_for}
         self._sought |= {one.id: one for one in fresh}
-        for one in fresh:
-            near = (scope for scope in active if scope.installation_id == one.installation_id)
-            there = [scope for scope in near if place_of(scope.repository, one.level).lower() == one.place.lower()]
-            self._questions.extend(_Question(scope, sought=one) for scope in there)
+        for scope in active:
+            near = (one for one in fresh if one.installation_id == scope.installation_id)
+            there = [one for one in near if place_of(scope.repository, one.level).lower() == one.place.lower()]
+            if there:
+                self._questions.append(_Question(scope, sought=tuple(there)))
 
     def _is_due(self, scope: Scope, now: datetime) -> bool:
         at = self._swept_at.get(scope)
@@ -139,15 +145,22 @@ class CatchUp:
         return found
 
     def _ask(self, question: _Question) -> None:
-        if question.sought is not None and question.sought.id not in self._sought:
-            return  # it was found
+        sought = [one for one in question.sought if one.id in self._sought]
+        if question.sought and not sought:
+            return  # they were found
         if question.run_id is not None:
             self.ask_about(question.scope, question.run_id)
+            if question.ended_at is not None:
+                self._heard[question.scope, question.run_id] = question.ended_at
             return
         require_served(self._store, question.scope.installation_id, question.scope.repository)
-        if (sought := question.sought) is not None:
-            runs = self._lists.finished_runs(question.scope, sought.requested_at)
-            self._questions.extend(_Question(question.scope, run_id, sought) for run_id in runs)
+        if sought:
+            ended = self._lists.finished_runs(question.scope, min(one.requested_at for one in sought))
+            self._questions.extend(
+                _Question(question.scope, run_id, tuple(sought), at)
+                for run_id, at in ended.items()
+                if self._heard.get((question.scope, run_id)) != at
+            )
             return
         rows = [job for job in self._store.jobs.open() if _scope(job) == question.scope]
         if not rows and self._is_denied(question.scope):
@@ -158,11 +171,17 @@ class CatchUp:
     def _hear(self, scope: Scope, jobs: Sequence[JobListed]) -> None:
         rows = {job.id: row for job in jobs if (row := self._store.jobs.get(job.id)) is not None}
         told = [job for job in jobs if job.id in rows] if self._is_denied(scope) else jobs
-        if found := list(news(told, rows, scope, self._clock.now(), self._sought)):
+        if found := list(news(told, rows, scope, self._clock.now(), self._ours(told, rows))):
             self._write(found, scope)
         for job in told:
             if job.runner_name is not None and job.status == "completed":
                 self._sought.pop(RunnerId(job.runner_name), None)
+
+    def _ours(self, told: Sequence[JobListed], rows: Mapping[JobId, Job]) -> frozenset[RunnerId]:
+        """Return the runners of ours that have run one of these of which nobody told us."""
+        unheard = (job for job in told if job.id not in rows and job.status == "completed")
+        names = {RunnerId(job.runner_name) for job in unheard if job.runner_name is not None}
+        return frozenset(name for name in names if self._store.runners.get(name) is not None)
 
     def _write(self, found: Sequence[Delivery], scope: Scope) -> None:
         self._store.write_deliveries(found)
