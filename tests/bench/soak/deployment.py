@@ -54,7 +54,8 @@ class Size:
     """What the intervals at which GitHub is asked are multiplied by."""
     points_per_minute: int = 0
     """GitHub's secondary limit; 0: none, since it would let 180 jobs begin in a minute."""
-    requests_per_hour: int = 0
+    requests_per_hour: int = 1_000_000
+    """GitHub's primary limit, told with each answer; far more than it gives, since an hour of it has 5,000 jobs."""
 
 
 @dataclass
