@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.contract.store_rows import TERMS, a_host, a_job
+from tests.contract.store_rows import TERMS, a_host, a_job, a_runner
 from tests.unit.test_pools import WHOLE
 from workers.bootstrap.explain import split_labels
 from workers.cli import app
@@ -19,7 +19,9 @@ from workers.domain.breaker import Breaker
 from workers.domain.errors import BadInput
 from workers.domain.events import Event, Happening
 from workers.domain.host import HostState
-from workers.domain.job import Job, JobState
+from workers.domain.job import Job, JobState, Rerun
+from workers.domain.names import RunnerId
+from workers.domain.runner import RunnerState
 from workers.planning.demand import kind_of
 from workers.settings import ControlSettings
 from workers.store.repository import open_store
@@ -128,6 +130,22 @@ def test_a_job_names_the_hosts_that_come_and_why_the_cloud_refused_them(home: Pa
     found = explain(home, job, SPOT_RUNNER_MARKET_URL=MARKET)
     said = f"coming: host spot-host-1, asked of local at {host.requested_at:%H:%M:%S} UTC: requested; its launch was"
     assert found.stdout.splitlines()[-1] == f"{said} refused, last because sold out"
+
+
+def test_a_job_says_how_far_its_runner_is_and_what_becomes_of_it_once_lost(home: Path) -> None:
+    placed = replace(a_job(10, JobState.PLACED), end=None, unserved=None, deferred=None)
+    runner = replace(a_runner(3, "spot-host-1", RunnerState.BOOTING), id=RunnerId("spot-runner-x"))
+    lost = replace(a_job(11, JobState.LOST), unserved=None, deferred=None, has_deployment=False, run_id=7)
+    held = replace(lost, id=a_job(12).id, has_deployment=True, rerun=Rerun.REFUSED, run_id=8)
+    with closing(open_store(ControlSettings(home=home).database, SystemClock())) as store:
+        assert store.hosts.add(a_host("spot-host-1"))
+        assert store.runners.add(runner)
+    said = explain(home, store_job(home, placed)).stdout
+    assert (
+        f"{runner.requested_at:%H:%M:%S} UTC on spot-host-1: its microVM is restored and registered at GitHub" in said
+    )
+    assert "rerun: as soon as its run has ended at GitHub" in explain(home, store_job(home, lost)).stdout
+    assert "rerun: none: it holds a deployment, " in explain(home, store_job(home, held)).stdout
 
 
 def test_what_somebody_wrote_into_a_workflow_does_nothing_to_the_terminal(home: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
-from typing import Final
+from typing import Final, assert_never
 
 from rich.console import Console
 
@@ -16,13 +16,15 @@ from workers.clock import SystemClock
 from workers.domain.breaker import Breaker
 from workers.domain.errors import BadInput, SpotError
 from workers.domain.events import Happening
-from workers.domain.job import Job, JobState
+from workers.domain.job import Job, JobEnd, JobState, Rerun
 from workers.domain.labels import SERVED, Again, Interrupt, Unserved, reading
 from workers.domain.names import JobId
 from workers.domain.overlay import GuestNetwork
 from workers.domain.pools import MIB_PER_GIB, Origin, Policy, Terms
+from workers.domain.runner import Runner, RunnerState
 from workers.planning.demand import kind_of
 from workers.planning.fleet import is_coming
+from workers.planning.reruns import refusal
 from workers.planning.serving import judge
 from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.stock import Stockroom
@@ -42,6 +44,15 @@ _INTERRUPTS: Final = {
     Interrupt.RERUN: "it may be stopped and run again when its host is taken back and moving it costs more",
 }
 
+_RUNNERS: Final = {
+    RunnerState.REQUESTED: "its microVM is to be restored",
+    RunnerState.BOOTING: "its microVM is restored and registered at GitHub, which takes its turn",
+    RunnerState.IDLE: "it is registered, and GitHub gives it a job",
+    RunnerState.BUSY: "it has a job",
+    RunnerState.RETIRING: "it is given up",
+    RunnerState.STOPPING: "it is being ended",
+    RunnerState.GONE: "it has ended",
+}
 _RERUNS: Final = {
     Again.AUTO: "it is run again if it is lost and holds no deployment",
     Again.ALWAYS: "it is run again if it is lost",
@@ -95,7 +106,10 @@ def _of_job(
         hindrances = tuple(_hindrances(job, store.tripped()))
         waits = job.state is JobState.QUEUED and isinstance(decided, Terms) and not hindrances
         market = tuple(_market(settings, store, policies, job)) if waits else ()
-    return decided, chain(_job_lines(job, decided, policies()), hindrances, market)
+        runner = store.runners.get(job.runner_id) if job.runner_id is not None else None
+        attempts = store.jobs_of_run(job.repository, job.run_id)
+    lines = (_job_lines(job, decided, policies()), _runner_lines(job, runner), _rerun_lines(job, attempts))
+    return decided, chain(*lines, hindrances, market)
 
 
 def _decided(job: Job, policy: Policy) -> Terms | Unserved:
@@ -113,8 +127,31 @@ def _job_lines(job: Job, decided: Terms | Unserved, policy: Policy) -> Iterator[
     yield from explained(job.labels, decided, policy)
     if job.deferred is not None and job.unserved is None:
         yield f"waits: {job.deferred}"
-    if job.runner_id is not None:
-        yield f"runner: {job.runner_id}"
+
+
+def _runner_lines(job: Job, runner: Runner | None) -> Iterator[str]:
+    if runner is not None:
+        at, where = f"{runner.requested_at:%H:%M:%S} UTC", f" on {runner.host_id}" if runner.host_id is not None else ""
+        yield f"runner: {runner.id}, asked for at {at}{where}: {_RUNNERS[runner.state]}"
+    elif job.runner_id is not None:
+        yield f"runner: {job.runner_id}, of which nothing is known any more"
+
+
+def _rerun_lines(job: Job, attempts: Sequence[Job]) -> Iterator[str]:
+    """Yield what becomes of a job that was lost with its host."""
+    if job.end is not JobEnd.LOST:
+        return
+    match job.rerun:
+        case Rerun.NONE | Rerun.WANTED:
+            because = refusal(job, attempts)
+            yield f"rerun: {f'none: {because}' if because is not None else 'as soon as its run has ended at GitHub'}"
+        case Rerun.ASKED:
+            yield f"rerun: asked of GitHub, as attempt {job.run_attempt + 1}"
+        case Rerun.REFUSED:
+            because = refusal(job, attempts)
+            yield f"rerun: none: {because or 'GitHub refused it; the check beside its commit says how'}"
+        case _:
+            assert_never(job.rerun)
 
 
 def _hindrances(job: Job, tripped: Mapping[str, Breaker]) -> Iterator[str]:
