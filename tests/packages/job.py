@@ -89,7 +89,7 @@ def github_at(place: Place, directory: Path) -> Iterator[GitHub]:
         "lock_seconds": PATIENCE_S,
     }
     # Nobody hears its deliveries: there is no control plane here.
-    command = simulator_command(directory, listen, f"http://{INTERNET}:9/", **limits)
+    command = simulator_command(directory, listen, webhook_url=f"http://{INTERNET}:9/", **limits)
     with (directory / "simulator.log").open("wb") as log:
         running = subprocess.Popen(["ip", "netns", "exec", place.name, *command], stdout=log, stderr=log, cwd=ROOT)
     control = SimulatorClient(f"http://{listen}")

@@ -185,14 +185,14 @@ def app_jwt(**changed: str | int) -> str:
     return jwt.encode({"iat": now - 60, "exp": now + 300, "iss": str(APP_ID), **changed}, app_key()[0], "RS256")
 
 
-def simulator_command(directory: Path, listen: str, webhook_url: str, **limits: float | str) -> list[str]:
+def simulator_command(directory: Path, listen: str, **options: float | str) -> list[str]:
     """Return what runs a simulated GitHub with our App; its secret and public key are in this folder then."""
     (directory / "secret").write_text(SECRET)
     (directory / "app.pem").write_text(app_key()[1])
     command = [sys.executable, "-m", "workers.rehearsal.github", "--listen", listen]
-    command += ["--webhook-url", webhook_url, "--webhook-secret-file", str(directory / "secret")]
+    command += ["--webhook-secret-file", str(directory / "secret")]
     command += ["--app-key-file", str(directory / "app.pem"), "--app-id", str(APP_ID), "--state-dir", str(directory)]
-    for name, value in limits.items():
+    for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     return command
 
@@ -202,8 +202,8 @@ def simulated_github(directory: Path, **limits: float | str) -> Iterator[Place]:
     """Run a simulated GitHub as a process; `limits` are its options, such as `lock_seconds`, and go before ours."""
     receiver, port = Receiver(), free_port()
     # What is tried here is tried faster than GitHub allows, if a test does not say otherwise.
-    limits = {"requests_per_hour": 0, "points_per_minute": 0, **limits}
-    command = simulator_command(directory, f"127.0.0.1:{port}", receiver.url, **limits)
+    options = {"webhook_url": receiver.url, "requests_per_hour": 0, "points_per_minute": 0, **limits}
+    command = simulator_command(directory, f"127.0.0.1:{port}", **options)
     with (directory / "simulator.log").open("wb") as log:
         running = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
     place = Place(f"http://127.0.0.1:{port}", SimulatorClient(f"http://127.0.0.1:{port}"), receiver)
