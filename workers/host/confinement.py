@@ -52,9 +52,9 @@ from workers.domain.runner import Shape
 from workers.host.cgroups import Cgroup, Limits
 from workers.host.machine import TRANSLATION_CACHE_MIB
 
-# Kernel and initrd that QEMU holds, its heap, buffers of TLS and of the disk mirror; and what it has written to the
-# disk's file and the kernel has not yet put there, for which a group of cgroup v1 is not slowed but killed. With 160 a
-# source was killed in the middle of a move, when every page of its guest was in use. A cap takes nothing by itself.
+# Kernel and initrd that QEMU holds, its heap, buffers of TLS and of the disk mirror; and zeros of the package's memory,
+# whose holes are filled, at the cost of whoever reads them first, when a move looks at all memory: a page that the
+# guest writes after that counts twice. With 160 a source was killed in the middle of a move.
 OVERHEAD_MIB: Final = 384
 # QEMU's thread pool has at most 64 threads; the rest are vCPUs, the main loop, migration and one to spare for each.
 TASKS_BESIDE_VCPUS: Final = 96
