@@ -138,6 +138,17 @@ def test_a_target_whose_source_dies_says_what_it_did_not_take(rig: Rig) -> None:
     assert reason.startswith("target: the target's monitor refused what came: "), reason
 
 
+def test_a_guest_that_takes_memory_into_use_while_it_is_moved_survives_it(rig: Rig) -> None:
+    """What was read as zeros of the package counts beside what the guest writes there afterwards."""
+    order = boot(rig, 1)
+    slow_down(rig, "200mbit")  # so that the copy takes longer than the work waits
+    script = busy_script(seconds=1.0, memory_mib=700, disk_mib=1, pace_s=5.0)
+    rig["a"].inside.run(rig["a"].engine.start_runner(order.runner_id, StartOrder(1, script)))
+    row = rig.begin(order, "a", "b", seconds=150.0)
+    assert rig.rows.wait(row.id, *END_OF_MOVE, limit_s=180.0).phase is MigrationPhase.FINISHED, rig.rows.reasons
+    assert rig["b"].wait_ended(order.runner_id, limit_s=180.0) == 0
+
+
 # ---------------------------------------------------------------- many at once
 
 

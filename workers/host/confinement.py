@@ -52,10 +52,8 @@ from workers.domain.runner import Shape
 from workers.host.cgroups import Cgroup, Limits
 from workers.host.machine import TRANSLATION_CACHE_MIB
 
-# Kernel and initrd that QEMU holds, its heap, buffers of TLS and of the disk mirror; and zeros of the package's memory,
-# whose holes are filled, at the cost of whoever reads them first, when a move looks at all memory: a page that the
-# guest writes after that counts twice. With 160 a source was killed in the middle of a move.
-OVERHEAD_MIB: Final = 384
+# Kernel and initrd that QEMU holds, its heap, buffers of TLS and of the disk mirror.
+OVERHEAD_MIB: Final = 160
 # QEMU's thread pool has at most 64 threads; the rest are vCPUs, the main loop, migration and one to spare for each.
 TASKS_BESIDE_VCPUS: Final = 96
 # A qcow2 file is larger than the disk that it holds, by its tables.
@@ -68,9 +66,15 @@ T = TypeVar("T")
 
 
 def limits_for(shape: Shape, acceleration: Acceleration) -> Limits:
-    """Return what the microVM of this shape may take in all, its monitor included."""
+    """Return what the microVM of this shape may take in all, its monitor included.
+
+    The guest's memory counts twice: once as its own pages, and once as the package's memory below them. Whoever reads a
+    hole there first pays for the zeros that fill it, and a move reads all memory; so a guest that takes memory into use
+    while it is moved needs both, and its monitor would be killed in the middle of the move.
+    """
     cache_mib = TRANSLATION_CACHE_MIB if acceleration is Acceleration.TCG else 0
-    return Limits(shape.memory_mib + cache_mib + OVERHEAD_MIB, shape.vcpus + 1.0, shape.vcpus + TASKS_BESIDE_VCPUS)
+    memory_mib = 2 * shape.memory_mib + cache_mib + OVERHEAD_MIB
+    return Limits(memory_mib, shape.vcpus + 1.0, shape.vcpus + TASKS_BESIDE_VCPUS)
 
 
 @dataclass(frozen=True)
