@@ -20,21 +20,19 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from rich.console import Console
 
-from workers.bootstrap.capacity import capacity_of, offers_of
+from workers.bootstrap.capacity import capacity_of
 from workers.bootstrap.clouds import open_clouds, open_dry_runs
 from workers.bootstrap.control import check as check_settings
-from workers.bootstrap.plan import NoHints
+from workers.bootstrap.plan import open_buyer
 from workers.bootstrap.policies import Policies
 from workers.bootstrap.rented import cloud_names
 from workers.bootstrap.setup import open_desk
 from workers.clock import SystemClock
 from workers.domain.errors import SpotError, TryLater, Unfit
 from workers.domain.market import Sources
-from workers.domain.offer import Assortment
 from workers.dry_run import DryRun
 from workers.planning.aging import ageing, too_old
 from workers.ports import Cloud
-from workers.reconcilers.capacity import Buyer
 from workers.selling import Seller
 from workers.settings import ControlSettings
 from workers.store.repository import open_store
@@ -163,11 +161,11 @@ def _stock_of(seller: Seller, _settings: ControlSettings) -> Iterator[Finding]:
 
 def pools_may_buy(settings: ControlSettings) -> Iterator[Finding]:
     """Name the pools for which no host is bought now, for example because their budget is used up."""
-    clock, policies = SystemClock(), Policies(settings)
+    policies = Policies(settings)
     if policies.problem is not None:
         yield Finding(Grade.ERROR, f"{policies.problem}; the former policy holds")
-    with closing(open_store(settings.database, clock)) as store:
-        buyer = Buyer(store, NoHints(), clock, capacity_of(settings), policies, offers_of(settings, Assortment))
+    with closing(open_store(settings.database, SystemClock())) as store:
+        buyer, _ = open_buyer(settings, store, policies)
         refused = buyer.refusals()
     yield from (Finding(Grade.WARNING, because) for because in refused.values())
     if not refused:

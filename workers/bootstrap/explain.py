@@ -9,8 +9,7 @@ from typing import Final, assert_never
 
 from rich.console import Console
 
-from workers.bootstrap.capacity import capacity_of, offers_of
-from workers.bootstrap.plan import NoHints
+from workers.bootstrap.plan import open_buyer
 from workers.bootstrap.policies import Policies
 from workers.clock import SystemClock
 from workers.domain.breaker import Breaker
@@ -26,8 +25,6 @@ from workers.planning.demand import kind_of
 from workers.planning.fleet import is_coming
 from workers.planning.reruns import refusal
 from workers.planning.serving import judge
-from workers.reconcilers.capacity import Buyer
-from workers.reconcilers.stock import Stockroom
 from workers.settings import ControlSettings
 from workers.store.repository import SqlStore, open_store
 
@@ -165,11 +162,8 @@ def _hindrances(job: Job, tripped: Mapping[str, Breaker]) -> Iterator[str]:
 
 def _market(settings: ControlSettings, store: SqlStore, policies: Policies, job: Job) -> Iterator[str]:
     """Yield why there is no host for a job that waits for one, and which come."""
-    clock = SystemClock()
     try:
-        capacity = capacity_of(settings)
-        kept = Stockroom((), store.catalogues, clock, capacity.names if settings.ask_offers else ())
-        buyer = Buyer(store, NoHints(), clock, capacity, policies, offers_of(settings, kept))
+        buyer, _ = open_buyer(settings, store, policies)
         fleet = buyer.fleet()
         found = buyer.balance(fleet)
         if all(one.id != job.id for one in found.missing):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from workers.planning.fleet import Fleet, is_coming
 from workers.reconcilers.capacity import Buyer
 from workers.reconcilers.stock import Stockroom
 from workers.settings import ControlSettings
-from workers.store.repository import open_store
+from workers.store.repository import SqlStore, open_store
 
 
 class NoHints:
@@ -42,14 +42,23 @@ class Seen:
     currency: str
 
 
+def open_buyer(
+    settings: ControlSettings, store: SqlStore, policies: Policies, offers: Path | None = None
+) -> tuple[Buyer, Callable[[], Assortment]]:
+    """Return a buyer that is only asked, and what tells it of offers: a file, or what a worker has kept of the clouds'.
+
+    Raises `BadInput`, or `Unfit` if no cloud is set.
+    """
+    clock, capacity = SystemClock(), capacity_of(settings)
+    kept = Stockroom((), store.catalogues, clock, capacity.names if settings.ask_offers else ())
+    told = offers_of(settings, kept, offers)
+    return Buyer(store, NoHints(), clock, capacity, policies, told), told
+
+
 def run_plan(settings: ControlSettings, offers: Path | None, *, as_json: bool) -> int:
     """Print the plan and return 0. Raises `BadInput`, or `Unfit` if no cloud is set."""
-    clock = SystemClock()
-    capacity = capacity_of(settings)
-    with closing(open_store(settings.database, clock)) as store:
-        kept = Stockroom((), store.catalogues, clock, capacity.names if settings.ask_offers else ())
-        told = offers_of(settings, kept, offers)
-        buyer = Buyer(store, NoHints(), clock, capacity, Policies(settings), told)
+    with closing(open_store(settings.database, SystemClock())) as store:
+        buyer, told = open_buyer(settings, store, Policies(settings), offers)
         fleet = buyer.fleet()
         found, refused = buyer.balance(fleet), buyer.refusals()
         bought = buyer.plan(fleet, found)
