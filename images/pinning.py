@@ -89,7 +89,7 @@ def check_can_be_pinned(name: str, kernel: Kernel, given: str | None) -> None:
             "name the kernel's .rpm of that repository, a file or an https URL"
         )
     if given is not None and given.startswith("https://") and not _URL.fullmatch(given):
-        raise BadInput(f"{given}: write an https URL without a user, spaces and quotes, or name a file")
+        raise BadInput(f"{_shown(given)}: write an https URL without a user, spaces and quotes, or name a file")
 
 
 @contextmanager
@@ -99,12 +99,17 @@ def at_hand(place: str, client: httpx.Client | None = None) -> Iterator[Path]:
         yield Path(place)
         return
     if not place.startswith("https://"):
-        raise BadInput(f"{place}: what is fetched without TLS may be anything; give an https URL or a file")
+        raise BadInput(f"{_shown(place)}: what is fetched without TLS may be anything; give an https URL or a file")
     with tempfile.TemporaryDirectory(prefix="spot-pin.") as folder:
         fetched = Path(folder) / (Path(urlsplit(place).path).name or "package")
         with client or httpx.Client(follow_redirects=True, timeout=FETCH_LIMIT_S) as fetching:
             _fetch(fetching, place, fetched)
         yield fetched
+
+
+def _shown(url: str) -> str:
+    """Return a URL without its user and password, to be read by anybody."""
+    return re.sub(r"//.*@", "//…@", url)
 
 
 def _fetch(client: httpx.Client, url: str, into: Path) -> None:
