@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Barrier
 from threading import Event as Flag
 from typing import TypeVar
 
 import pytest
+from sqlalchemy import text
 
 from tests.contract.store_contenders import WAIT_S, count_up, decide_all, open_and_add, place, place_all
 from tests.contract.store_rows import (
@@ -32,11 +34,13 @@ from workers.domain.events import Event, Happening
 from workers.domain.migration import Migration, MigrationPhase, Role, Said, decide
 from workers.domain.names import HostId, JobId
 from workers.domain.runner import Quota, RunnerState
+from workers.store.connection import Database
 from workers.store.repository import SqlStore, open_store
 
 T = TypeVar("T")
 P = MigrationPhase
 ROUNDS = 200
+NEW_FILES = 150
 QUOTAS = 40
 
 
@@ -70,6 +74,18 @@ class TestOpening:
 
     def test_so_do_threads(self, store_url: str) -> None:
         assert sum(at_once(*[partial(open_and_add, store_url)] * 8)) == 1
+
+    def test_a_new_file_refuses_nobody_who_opens_it_while_others_do(self, tmp_path: Path) -> None:
+        def reads(url: str) -> bool:
+            database = Database(url)
+            try:
+                with database.reading() as connection:
+                    return bool(connection.execute(text("SELECT 1")).scalar_one())
+            finally:
+                database.close()
+
+        for number in range(NEW_FILES):
+            assert sum(at_once(*[partial(reads, f"sqlite:///{tmp_path}/{number}.sqlite")] * 8)) == 8
 
 
 class TestLeases:

@@ -80,7 +80,7 @@ def test_a_monitor_is_limited_in_memory_cpu_and_tasks(host: EngineHost, booted: 
     }
     assert written["pids.max"] == str(booted.shape.vcpus + 96)
     most = int(written.get("memory.max", written.get("memory.limit_in_bytes", "0")))
-    assert booted.shape.memory_mib << 20 < most < (booted.shape.memory_mib + 400) << 20
+    assert 2 * booted.shape.memory_mib << 20 < most < (2 * booted.shape.memory_mib + 400) << 20
     assert written.get("cpu.max", written.get("cpu.cfs_quota_us", "")).startswith("200000")
     limits = Path(f"/proc/{pid}/limits").read_text()
     assert "Max core file size        0                    0" in limits

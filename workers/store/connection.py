@@ -11,6 +11,8 @@ a lease, a heartbeat. Of two processors' work and one disk's, that was the most.
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -36,14 +38,13 @@ if TYPE_CHECKING:
 
 # How long a writer waits for its turn; a request that waits longer is better refused.
 TURN_LIMIT_S: Final = 10
+BUSY_PAUSE_S: Final = 0.01
 # How many of a process's threads read and write at once; the others wait in a line, which costs nothing. Whoever waits
 # in SQLite for its one writer sleeps and tries again, and threads that take turns at every row that they read do little
 # else: with as many connections as threads, the soak had 6 jobs a second instead of 9.
 AT_ONCE: Final = {"sqlite": (1, 1), "postgresql": (4, 8)}
 # FULL: what was answered to GitHub must outlive a power cut. The log is folded in and cut back when it has grown.
 PRAGMAS: Final = (
-    "busy_timeout=10000",
-    "journal_mode=WAL",
     "synchronous=FULL",
     "foreign_keys=ON",
     "journal_size_limit=67108864",
@@ -168,8 +169,24 @@ def _inside(text: str) -> object:
 
 def _prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 the driver's own class, which only this dialect knows
     connection.isolation_level = None  # or the driver begins transactions by itself, and too late
+    connection.execute(f"PRAGMA busy_timeout={TURN_LIMIT_S * 1000}")
+    _keep_a_log(connection)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """Choose the write-ahead log. Of several that do so first and at once SQLite refuses some without any wait."""
+    until = time.monotonic() + TURN_LIMIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:
