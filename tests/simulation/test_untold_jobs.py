@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -19,7 +19,7 @@ from workers.domain.job import JobEnd, JobState
 from workers.domain.listed import Scope
 from workers.domain.names import JobId, RunnerId
 from workers.domain.runner import RunnerEnd
-from workers.reconcilers.catch_up import SWEEP_INTERVAL, UNTOLD_LIMIT, CatchUp
+from workers.reconcilers.catch_up import SWEEP_INTERVAL, SWEEPS_PER_RECORD, UNTOLD_LIMIT, CatchUp
 
 
 def told_nobody(world: World) -> tuple[JobId, JobId]:
@@ -55,12 +55,87 @@ def test_it_is_found_and_its_runner_is_known_to_have_run_it() -> None:
 
 def test_it_is_looked_for_once_and_no_more_after_it_was_found() -> None:
     world = World(ready_hosts=1)
+    world.lists.requests_left = 0.49  # so nothing is asked for the record
     _, untold = told_nobody(world)
     world.until(lambda: world.store.jobs.get(untold) is not None, 10 * MINUTE)
     world.start_workers()
     for _ in range(int(UNTOLD_LIMIT / timedelta(minutes=1))):
         world.tick(60)
     assert len(world.trouble.of("github", "finished_runs")) == 1
+
+
+def cancelled_in_silence(world: World, *labels: str) -> JobId:
+    """Let a job be cancelled before anybody runs it, of which nobody hears a word; return it."""
+    world.github.queue(1)
+    world.until(world.is_quiet, 10 * MINUTE)
+    world.github.missed = set(JobAction)
+    job = world.github.queue(2, labels)
+    world.github.cancel(job)
+    world.github.missed = set()
+    return job
+
+
+def test_a_job_that_nobody_ran_and_nobody_heard_of_is_on_record_within_the_hour() -> None:
+    world = World(ready_hosts=1)
+    job = cancelled_in_silence(world, "spot-runner")
+    world.until(lambda: world.store.jobs.get(job) is not None, 60 * MINUTE)
+    world.until(world.is_quiet, MINUTE)
+    row = world.store.jobs.get(job)
+    assert row is not None
+    assert (row.state, row.conclusion) == (JobState.CANCELLED, "cancelled")
+    asked = [one.about for one in world.trouble.of("github", "all_jobs")].count("2")
+    for _ in range(2 * 60 * 4):
+        world.tick(15)
+    assert [one.about for one in world.trouble.of("github", "all_jobs")].count("2") == asked, "once is enough"
+
+
+def test_what_waited_for_somebody_else_is_not_on_record() -> None:
+    world = World(ready_hosts=1)
+    job = cancelled_in_silence(world, "nobodys")
+    for _ in range(60 * 4):
+        world.tick(15)
+    assert "2" in [one.about for one in world.trouble.of("github", "all_jobs")]
+    assert not world.store.facts_of(job)
+
+
+def test_the_record_waits_until_github_answers_plenty() -> None:
+    world = World(ready_hosts=1)
+    job = cancelled_in_silence(world, "spot-runner")
+    world.lists.requests_left = 0.49
+    for _ in range(45 * 4):
+        world.tick(15)
+    assert not world.store.facts_of(job)
+    world.lists.requests_left = 1.0
+    world.until(lambda: world.store.jobs.get(job) is not None, 45 * MINUTE)
+
+
+class Dwindling(FakeLists):
+    """The first question for the record uses up what is plenty."""
+
+    def finished_runs(self, scope: Scope, since: datetime) -> Mapping[int, datetime]:
+        if not self.github.trouble.of("github", "finished_runs"):
+            self.requests_left = 0.3
+        return super().finished_runs(scope, since)
+
+
+def test_what_was_put_off_is_asked_for_the_next_time() -> None:
+    world = World()
+    job = world.github.queue(1)
+    world.receive()
+    world.github.missed = set(JobAction)
+    untold = world.github.queue(2)
+    world.github.cancel(job)
+    world.github.cancel(untold)
+    world.clock.move(MINUTE)
+    lists = Dwindling(world.github)
+    catch_up = CatchUp(world.store, lists, world.hints, world.clock)
+    catch_up.look()
+    assert len(world.trouble.of("github", "finished_runs")) == 1
+    assert not world.store.facts_of(untold)
+    lists.requests_left = 1.0
+    world.clock.move(SWEEP_INTERVAL * SWEEPS_PER_RECORD)
+    catch_up.look()
+    assert [fact.action for fact in world.store.facts_of(untold)] == [JobAction.COMPLETED]
 
 
 def test_a_run_that_has_ended_is_asked_about_once_however_many_runners_are_looked_for() -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from workers.domain.events import SWEPT, Delivery, JobAction, JobFact
 from workers.domain.job import Job, JobState
+from workers.domain.labels import reading
 from workers.domain.listed import JobListed, Scope
 from workers.domain.names import JobId
 from workers.planning.facts import action_of
@@ -35,17 +36,22 @@ def news(
     """
     for job in jobs:
         action, row = action_of(job.status), rows.get(job.id)
-        if _is_news(action, row, is_ours=job.runner_name in untold):
+        if _is_news(action, row, was_ours=_was_ours(job, untold)):
             guid = f"{SWEPT}{job.id}-{action.value}"
             if row is not None and action is JobAction.QUEUED:
                 guid += f"-{now.isoformat()}"
             yield Delivery(guid, "workflow_job", action.value, now, b"", _fact(guid, action, job, scope, now))
 
 
-def _is_news(action: JobAction, row: Job | None, *, is_ours: bool) -> bool:
-    """Say whether this goes beyond the row; what ended before we knew of it is of interest if we have run it."""
+def _was_ours(job: JobListed, untold: Collection[str]) -> bool:
+    """Say whether we have run it, or it was waiting for us when it ended."""
+    return reading(job.labels).is_ours if job.runner_name is None else job.runner_name in untold
+
+
+def _is_news(action: JobAction, row: Job | None, *, was_ours: bool) -> bool:
+    """Say whether this goes beyond the row; what ended before we knew of it is of interest if it was ours."""
     if row is None:
-        return action is not JobAction.COMPLETED or is_ours
+        return action is not JobAction.COMPLETED or was_ours
     match action:
         case JobAction.QUEUED:
             return row.state is _J.WAITING

@@ -2,6 +2,7 @@
 
 active repositories, all of them after a start ─▶ unfinished runs ─▶ their jobs ─▶ what is not in our rows
 where a runner has run what nobody told us of ──▶ finished runs ──────┘               └─▶ written as a delivery
+every half hour, when nothing else is to be asked ─────┘
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from workers.domain.names import JobId, RunnerId
 from workers.domain.runner import Runner, place_of
 from workers.listing import GitHubLists
 from workers.planning.catching_up import news, runs_to_ask
-from workers.planning.pace import slowed
+from workers.planning.pace import PLENTY, slowed
 from workers.ports import Clock, Hints, Store
 from workers.reconcilers.standing import require_served
 
@@ -36,6 +37,9 @@ REFILL_INTERVAL: Final = timedelta(seconds=10)
 ACTIVE_LIMIT: Final = timedelta(days=7)
 # What a runner has run that nobody told us of is looked for if it was asked for within so long.
 UNTOLD_LIMIT: Final = timedelta(hours=2)
+# Of what has ended without a runner of ours nothing is left to be done. It is asked for so that no job is missing from
+# the record, so seldom: once in so many sweeps, and as long as GitHub answers plenty.
+SWEEPS_PER_RECORD: Final = 8
 # A look is a task, and ends in less time than a task may take.
 LOOK_LIMIT: Final = timedelta(seconds=20)
 
@@ -46,8 +50,10 @@ class _Question:
 
     scope: Scope
     run_id: int | None = None
+    ended_since: datetime | None = None
+    """Asks for the runs that have ended since then."""
     sought: tuple[Runner, ...] = ()
-    """Asks for the runs that have ended, as long as it is not known of one of these runners what it has run."""
+    """Asks only as long as it is not known of one of these runners what it has run."""
     ended_at: datetime | None = None
     """When that run ended, if it did."""
     is_quiet: bool = False
@@ -70,6 +76,9 @@ class CatchUp:
         self._store, self._lists, self._hints = store, lists, hints
         self._clock, self._interval, self._served = clock, interval, served
         self._questions: deque[_Question] = deque()
+        self._for_the_record: deque[_Question] = deque()
+        self._recorded_at: dict[Scope, datetime] = {}
+        """Of runs that ended before then every job is known."""
         self._swept_at: dict[Scope, datetime] = {}
         self._unlisted = set(lists.apps)
         self._sought: dict[RunnerId, Runner] = {}
@@ -88,14 +97,16 @@ class CatchUp:
         began = self._clock.now()
         if not self._questions:
             self._refill(began)
-        while self._questions and self._clock.now() - began < LOOK_LIMIT:
-            question = self._questions.popleft()
+        while self._clock.now() - began < LOOK_LIMIT and (questions := self._questions or self._for_the_record):
+            question = questions.popleft()
+            if questions is self._for_the_record and self._puts_off(question):
+                continue
             try:
-                self._ask(question)
+                self._ask(question, questions)
             except Refused as error:  # our App is not installed there any more
                 log.warning("sweep_refused", repository=question.scope.repository, why=str(error))
             except TryLater:
-                self._questions.append(question)  # another installation may still be answered
+                questions.append(question)  # another installation may still be answered
                 raise
 
     def ask_about(self, scope: Scope, run_id: int) -> None:
@@ -115,6 +126,25 @@ class CatchUp:
         self._questions.extend(_Question(scope, is_quiet=True) for scope in quiet)
         self._heard = {run: at for run, at in self._heard.items() if now - at < UNTOLD_LIMIT}
         self._seek(self._store.untold(now - UNTOLD_LIMIT), active)
+        if not self._for_the_record:
+            self._record(active, now)
+
+    def _record(self, active: Sequence[Scope], now: datetime) -> None:
+        """Ask for what has ended, where that is due."""
+        for scope in active:
+            since = max(self._recorded_at.get(scope, now - UNTOLD_LIMIT), now - UNTOLD_LIMIT)
+            if now - since >= self._interval * SWEEPS_PER_RECORD:
+                self._recorded_at[scope] = now
+                self._for_the_record.append(_Question(scope, ended_since=since))
+
+    def _puts_off(self, question: _Question) -> bool:
+        """Leave for later what is only for the record, if GitHub answers plenty no more."""
+        if self._lists.left(question.scope.installation_id) >= PLENTY:
+            return False
+        since = question.ended_since or question.ended_at
+        if since is not None:
+            self._recorded_at[question.scope] = min(self._recorded_at[question.scope], since)
+        return True
 
     def _seek(self, untold: Sequence[Runner], active: Sequence[Scope]) -> None:
         """Ask once for what each of these has run, wherever it may have got a job."""
@@ -126,7 +156,8 @@ class CatchUp:
             near = (one for one in fresh if one.installation_id == scope.installation_id)
             there = [one for one in near if place_of(scope.repository, one.level).lower() == one.place.lower()]
             if there:
-                self._questions.append(_Question(scope, sought=tuple(there)))
+                since = min(one.requested_at for one in there)
+                self._questions.append(_Question(scope, ended_since=since, sought=tuple(there)))
 
     def _is_due(self, scope: Scope, now: datetime) -> bool:
         at = self._swept_at.get(scope)
@@ -144,29 +175,27 @@ class CatchUp:
                 self._unlisted.discard(app)
         return found
 
-    def _ask(self, question: _Question) -> None:
-        sought = [one for one in question.sought if one.id in self._sought]
-        if question.sought and not sought:
+    def _ask(self, question: _Question, beside: deque[_Question]) -> None:
+        """Ask one question; those that its answer raises are put `beside` it."""
+        scope, run_id, ended_at = question.scope, question.run_id, question.ended_at
+        if question.sought and not any(one.id in self._sought for one in question.sought):
             return  # they were found
-        if question.run_id is not None:
-            self.ask_about(question.scope, question.run_id)
-            if question.ended_at is not None:
-                self._heard[question.scope, question.run_id] = question.ended_at
+        if run_id is not None:
+            if ended_at is None or self._heard.get((scope, run_id)) != ended_at:
+                self.ask_about(scope, run_id)
+            if ended_at is not None:
+                self._heard[scope, run_id] = ended_at
             return
-        require_served(self._store, question.scope.installation_id, question.scope.repository)
-        if sought:
-            ended = self._lists.finished_runs(question.scope, min(one.requested_at for one in sought))
-            self._questions.extend(
-                _Question(question.scope, run_id, tuple(sought), at)
-                for run_id, at in ended.items()
-                if self._heard.get((question.scope, run_id)) != at
-            )
+        require_served(self._store, scope.installation_id, scope.repository)
+        if question.ended_since is not None:
+            ended = self._lists.finished_runs(scope, question.ended_since)
+            beside.extend(_Question(scope, run, sought=question.sought, ended_at=at) for run, at in ended.items())
             return
-        rows = [job for job in self._store.jobs.open() if _scope(job) == question.scope]
-        if not rows and self._is_denied(question.scope):
+        rows = [job for job in self._store.jobs.open() if _scope(job) == scope]
+        if not rows and self._is_denied(scope):
             return
-        runs = runs_to_ask(self._lists.unfinished_runs(question.scope, is_quiet=question.is_quiet), rows)
-        self._questions.extend(_Question(question.scope, run_id) for run_id in runs)
+        runs = runs_to_ask(self._lists.unfinished_runs(scope, is_quiet=question.is_quiet), rows)
+        beside.extend(_Question(scope, run) for run in runs)
 
     def _hear(self, scope: Scope, jobs: Sequence[JobListed]) -> None:
         rows = {job.id: row for job in jobs if (row := self._store.jobs.get(job.id)) is not None}

@@ -42,7 +42,7 @@ def actions(status: str, row: Job | None) -> list[JobAction]:
         ("in_progress", None, [JobAction.IN_PROGRESS]),
         ("waiting", None, [JobAction.WAITING]),
         ("pending", None, [JobAction.WAITING]),
-        ("completed", None, []),
+        ("completed", None, [JobAction.COMPLETED]),
         ("queued", a_job(), []),
         ("queued", a_job(state=JobState.WAITING), [JobAction.QUEUED]),
         ("pending", a_job(state=JobState.WAITING), []),
@@ -60,6 +60,25 @@ def actions(status: str, row: Job | None) -> list[JobAction]:
 )
 def test_what_goes_beyond_the_row_is_news(status: str, row: Job | None, expected: list[JobAction]) -> None:
     assert actions(status, row) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "runner", "untold", "is_told"),
+    [
+        (("spot-runner/cpu=4",), None, (), True),
+        (("ubuntu-latest",), None, (), False),
+        (("spot-runner",), 7, (), False),
+        (("self-hosted",), 7, ("spot-runner-x",), True),
+    ],
+)
+def test_a_job_that_ended_before_anybody_heard_of_it_is_news_if_we_ran_it_or_it_waited_for_us(
+    labels: tuple[str, ...],
+    runner: int | None,
+    untold: tuple[str, ...],
+    is_told: bool,  # noqa: FBT001 - one of the table's columns
+) -> None:
+    job = replace(listed("completed", "cancelled", runner), labels=labels)
+    assert bool(list(news([job], {}, HERE, NOW, untold))) is is_told
 
 
 def test_the_same_news_is_the_same_delivery_whoever_finds_it() -> None:
