@@ -38,8 +38,9 @@ BURST_KBYTES: Final = 128
 NEVER: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
 # Loopback, addresses that stand for IPv4 ones, everything that is not routed (metadata: fd00:ec2::254), many at once.
 NEVER6: Final = ("::/8", "fc00::/6")
-# TCP, UDP, ICMP and fragments of them: a packet that begins with another header may hide what it carries.
-CARRIED6: Final = "{ tcp, udp, ipv6-icmp, 44 }"
+# TCP, UDP, ICMP and fragments of them: a packet that begins with another header may hide what it carries. As numbers,
+# because nft looks names up in /etc/protocols, and a small machine has none.
+CARRIED6: Final = "{ 6, 17, 58, 44 }"
 # Multicast groups, then routers, neighbours, redirects: a guest's only neighbour is written down on both sides.
 LINK_LOCAL_TALK: Final = "{ 130-132, 133-137, 143 }"
 
