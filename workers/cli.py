@@ -248,6 +248,7 @@ def plan(
 
         raise typer.Exit(run_plan(ControlSettings(), offers, as_json=json))
     finally:
+        gc.freeze()  # or the first look, at the latest when Python ends, would go through all of it
         gc.enable()
 
 

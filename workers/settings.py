@@ -254,6 +254,8 @@ class HostSettings(BaseSettings):
     heartbeat_interval_s: float = 1.0
     silence_limit_s: float = Field(default=900.0, gt=0)
     """A host whose heartbeats were not answered for so long stops what is idle, lets jobs finish and ends itself."""
+    wake_limit_s: float = Field(default=30.0, gt=0)
+    """How long a restored guest may take to answer; more only where the host itself is emulated."""
     power_off: PowersOff = PowersOff.DAEMON
     """`machine` or `daemon`: what ends then."""
     notice_interval_s: float = 1.0

@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, MetaData, Table, Text, create_engine, text
+from sqlalchemy import Column, MetaData, Table, Text, create_engine, inspect, text
 
 from tests.contract.store_rows import CLASS, ManualClock, a_host, a_job
 from workers.domain.errors import Unfit
@@ -50,6 +50,20 @@ class TestUpgrade:
 
     def test_nothing_is_left_to_generate(self, sql_store: SqlStore, store_url: str) -> None:
         assert differences(store_url, METADATA) == []
+
+    def test_an_index_of_some_rows_is_one_of_some_rows(self, sql_store: SqlStore, store_url: str) -> None:
+        engine = create_engine(store_url)
+        looked, key = inspect(engine), f"{engine.dialect.name}_where"
+        found = {
+            one["name"]
+            for table in METADATA.tables
+            for one in looked.get_indexes(table)
+            if one.get("dialect_options", {}).get(key) is not None
+        }
+        engine.dispose()
+        indexes = [one for table in METADATA.tables.values() for one in table.indexes]
+        assert found == {one.name for one in indexes if "where" in one.info}
+        assert len(found) == 5
 
     def test_the_comparison_would_see_a_column_that_was_forgotten(self, sql_store: SqlStore, store_url: str) -> None:
         richer = MetaData(naming_convention=METADATA.naming_convention)

@@ -117,7 +117,7 @@ def built(work: Path) -> list[str]:
     settings = HostSettings()
     shelf = PackageShelf(settings.package_store, settings.package_cache)
     digest, image = shelf.named(RECIPE), work / "host.qcow2"
-    asked = ("SPOT_RUNNER_ACCEL=tcg", "SPOT_RUNNER_ALLOW_TCG=1")
+    asked = ("SPOT_RUNNER_ACCEL=tcg", "SPOT_RUNNER_ALLOW_TCG=1", "SPOT_RUNNER_WAKE_LIMIT_S=900")
     run_build(settings, Wish("local-qcow2", "kvm", "debian-12-kvm", image, 4096, (shelf.path(digest),), asked))
     return [str(image), digest]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -75,6 +77,13 @@ def test_it_says_what_would_be_bought_and_why(home: Path) -> None:
         ),
         "in all: 3 hosts, 0.3000 USD an hour",
     ]
+
+
+def test_a_command_that_only_decides_loads_no_colours_and_no_drivers_of_a_database_that_it_does_not_use() -> None:
+    heavy = "('structlog', 'rich.traceback', 'sqlalchemy.dialects.postgresql', 'alembic', 'boto3', 'celery', 'flask')"
+    looked = f"import sys, workers.bootstrap.plan; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", looked], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[]"
 
 
 def test_machines_read_the_same(home: Path) -> None:

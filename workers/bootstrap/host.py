@@ -94,6 +94,7 @@ async def _run(settings: HostSettings) -> None:
             objects=objects,
             connect_guest=GuestChannel.connect,
             bring=lambda package: fetcher.fetch(package, shelf.path(package)),
+            wake_limit_s=settings.wake_limit_s,
         )
     )
     await engine.adopt()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from workers.domain.architecture import Architecture, unbuilt
@@ -17,8 +16,9 @@ from workers.domain.errors import BadInput
 from workers.domain.host_class import Acceleration
 from workers.domain.offer import Likeness, Offer
 from workers.domain.runner import Shape
+from workers.log import LateLogger
 
-log: Final = structlog.get_logger(__name__)
+log: Final = LateLogger()
 
 Word = Annotated[str, Field(min_length=1, max_length=100)]
 Size = Annotated[int, Field(ge=1, lt=1 << 31)]

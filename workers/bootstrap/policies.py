@@ -15,16 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from workers.bootstrap.pools import open_policy, policy_of, read_file
 from workers.domain.errors import BadInput
 from workers.domain.events import Event, Happening
 from workers.domain.pools import Policy
+from workers.log import LateLogger
 from workers.ports import Clock, Store
 from workers.settings import ControlSettings
 
-log: Final = structlog.get_logger(__name__)
+log: Final = LateLogger()
 
 LAST_GOOD: Final = "pools-last-good.toml"
 TOLD: Final = "pools-told"

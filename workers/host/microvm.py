@@ -38,8 +38,6 @@ from workers.host.machine import FreshMemory, Overlay, PackageMemory, Wiring
 from workers.host.parts import EngineParts
 from workers.host.qemu import Qemu
 
-# A restored guest answers within a third of a second; a busy machine with software emulation may take its time.
-WAKE_LIMIT_S: Final = 30.0
 CALL_LIMIT_S: Final = 5.0
 # Right after a boot QEMU may be taking its first look at all memory, during which the guest stands still.
 START_RUNNER_LIMIT_S: Final = 8.0
@@ -158,7 +156,7 @@ class Microvm:
     async def wake(self) -> None:
         """Make a restored guest somebody of its own; returns when its agent has answered."""
         told = fresh_identity(self.order, self.parts.network.mtu)
-        await self.call("AfterResume", "restored", told, limit_s=WAKE_LIMIT_S)
+        await self.call("AfterResume", "restored", told, limit_s=self.parts.wake_limit_s)
 
     async def join(self) -> None:
         """Put the guest on the network."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from workers.domain.messages import RegistrationAnswer, RenewalRequest, RowView, Word
 from workers.domain.migration import Said
@@ -77,6 +77,9 @@ class Objects(Protocol):
         """Read one object of at most so many bytes."""
 
 
+# A restored guest answers within a third of a second; a busy machine with software emulation may take its time.
+WAKE_LIMIT_S: Final = 30.0
+
 Bring = Callable[[PackageDigest], Awaitable[None]]
 """Let a package lie on the shelf if it does not. Raises `TryLater` or `GiveUp`, with a sentence."""
 
@@ -103,3 +106,5 @@ class EngineParts:
     connect_guest: Connect
     """Open the guest channel at this socket within so many seconds."""
     bring: Bring = brought_along
+    wake_limit_s: float = WAKE_LIMIT_S
+    """How long a restored guest may take to answer."""

@@ -28,7 +28,7 @@ from workers.host import target
 from workers.host.blocks import put_back
 from workers.host.disks import Stock, check_overlay
 from workers.host.locker import Locker
-from workers.host.microvm import WAKE_LIMIT_S, Microvm, fresh_identity
+from workers.host.microvm import Microvm, fresh_identity
 from workers.host.receiving import Receiving
 from workers.host.target import TargetCommand, TargetEvent
 
@@ -92,7 +92,7 @@ class Unparking(Receiving):
         """The guest runs here; it is told what time it is before anybody else can speak to it."""
         try:
             told = fresh_identity(self.microvm.order, self.microvm.parts.network.mtu)
-            step = await self.microvm.call("AfterResume", "unparked", told, limit_s=WAKE_LIMIT_S)
+            step = await self.microvm.call("AfterResume", "unparked", told, limit_s=self.microvm.parts.wake_limit_s)
             log.info("guest_unparked", runner=self.microvm.entry.runner_id, clock_step_s=step["clock_step_s"])
         except SpotError as error:
             log.warning("guest_clock_not_stepped", runner=self.microvm.entry.runner_id, because=str(error))

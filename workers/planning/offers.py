@@ -23,6 +23,9 @@ T = TypeVar("T", Lot, Likeness)
 
 NOWHERE: Final = float("inf")
 
+# The lowest is the best: 1 if nothing covers its loss, what the pool says, and the cost.
+Rank = tuple[int, int, float]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -39,8 +42,9 @@ class Choice:
     """Of its lot among all, since to look a number up costs less than to look up a lot."""
     kind: int
     """Of its likeness, the same."""
-    spare: float | None
-    """What one more empty host costs that is not lost together with it; None: there is none to be had."""
+    rank: Rank
+    rank_if_fullest: Rank
+    """If no spot lot of its kind has more hosts in use: together with one more empty host elsewhere."""
 
 
 class Shelf:
@@ -69,15 +73,14 @@ class Shelf:
     def choose(self, sources: Sources, wanted: Likeness, most: float = NOWHERE) -> Offer | None:
         """Return the offer to take for a host that is needed; none costs more than `most` US dollars in all."""
         found: Offer | None = None
-        best: tuple[int, int, float] = (2, 0, NOWHERE)
+        best: Rank = (2, 0, NOWHERE)
         for one in self._choices(sources, wanted):
-            if (0, one.liking, one.cost) > best:
-                break  # they come by liking and cost, and nothing makes one cheaper than its own price
-            rank = self._rank(one)
+            if one.rank > best:
+                break  # they come by rank, and nothing makes one better than its own
+            is_fullest = self._used[one.place] >= self._level[one.kind]
+            rank = one.rank_if_fullest if is_fullest else one.rank
             if rank < best and one.least <= most:
                 found, best = one.offer, rank
-                if rank[2] == one.cost and rank[0] == 0:
-                    break
         return found
 
     def elsewhere(
@@ -100,11 +103,6 @@ class Shelf:
         found = min(fit, key=rank, default=None)
         return found.offer if found is not None else None
 
-    def _rank(self, one: Choice) -> tuple[int, int, float]:
-        if not self._keeps_room or not one.offer.is_spot or self._used[one.place] < self._level[one.kind]:
-            return 0, one.liking, one.cost
-        return (1, one.liking, one.cost) if one.spare is None else (0, one.liking, one.cost + one.spare)
-
     def _fitting(self, sources: Sources, wanted: Likeness) -> Sequence[Choice]:
         """Return what will do, the best first."""
         found = [one for one in self.offers if self._is_allowed(one, sources) and wanted.admits(one.likeness)]
@@ -117,9 +115,17 @@ class Shelf:
 
     def _choice(self, one: Offer, sources: Sources) -> Choice:
         least = one.usd_per_hour * self._hours_of(one.cloud)
-        lot, kind = one.lot, one.likeness
+        lot, kind, liking = one.lot, one.likeness, self._liking(one, sources)
         place, number = _number(lot, self._places), _number(kind, self._kinds)
-        return Choice(one, lot, self._liking(one, sources), one.cost, least, place, number, self._spare(lot, kind))
+        rank = 0, liking, one.cost
+        fullest = self._rank_if_fullest(one, rank) if one.is_spot and self._keeps_room else rank
+        return Choice(one, lot, liking, one.cost, least, place, number, rank, fullest)
+
+    def _rank_if_fullest(self, one: Offer, rank: Rank) -> Rank:
+        """Return its rank with the price of one more empty host that is not lost together with it."""
+        _, liking, cost = rank
+        spare = self._spare(one.lot, one.likeness)
+        return (0, liking, cost + spare) if spare is not None else (1, liking, cost)
 
     def _is_allowed(self, offer: Offer, sources: Sources) -> bool:
         if not sources.allows(offer.cloud) or (sources.zones and offer.zone not in sources.zones):

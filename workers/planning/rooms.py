@@ -42,14 +42,17 @@ class Rooms:
 
     def place(self, shape: Shape, wanted: Likeness = ANY) -> Seat | None:
         """Put a guest where it fits; None if it fits nowhere."""
-        for number in range(self._tried[shape, wanted], len(self.seats)):
+        kind = shape, wanted
+        tried = self._tried[kind]
+        for number in range(tried, len(self.seats)):
             seat = self.seats[number]
             if fits(shape, seat.left) and wanted.admits(seat.likeness):
-                self._tried[shape, wanted] = number
+                if number > tried:
+                    self._tried[kind] = number
                 seat.left = minus(seat.left, shape)
                 seat.guests.append(shape)
                 return seat
-        self._tried[shape, wanted] = len(self.seats)
+        self._tried[kind] = len(self.seats)
         return None
 
 

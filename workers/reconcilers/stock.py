@@ -13,14 +13,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-import structlog
-
 from workers.domain.errors import SpotError
 from workers.domain.offer import Assortment, Catalogue
+from workers.log import LateLogger
 from workers.ports import Clock
 from workers.selling import Catalogues, Seller
 
-log = structlog.get_logger()
+log: Final = LateLogger()
 
 # Spot prices move by the hour, what Hetzner has by the minute; each look costs a few requests.
 READ_AGAIN: Final = timedelta(minutes=5)

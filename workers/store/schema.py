@@ -7,13 +7,14 @@ two more, which say who may work on it until when.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    Connection,
     DateTime,
     Dialect,
     Float,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    event,
     literal_column,
     text,
 )
@@ -67,6 +69,20 @@ def _lease() -> tuple[Column[str], Column[datetime]]:
     return Column("lease_token", Text), Column("lease_until", Moment)
 
 
+def _index_of_some(name: str, *columns: str, where: str, is_unique: bool = False) -> Index:
+    """Return an index of the rows of which this is true; it answers only questions that say the same, word by word."""
+    return Index(name, *columns, unique=is_unique, info={"where": where})
+
+
+@event.listens_for(METADATA, "before_create")
+def _narrow_indexes(metadata: MetaData, connection: Connection, **_: Any) -> None:  # noqa: ANN401 - what else is told
+    """Say to this database which rows are in an index: to say it to all of them above would load all their drivers."""
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if "where" in index.info:
+                index.dialect_options[connection.dialect.name]["where"] = text(index.info["where"])
+
+
 jobs: Final = Table(
     "jobs",
     METADATA,
@@ -97,9 +113,6 @@ jobs: Final = Table(
     Index("ix_jobs_run_id", "run_id"),
 )
 
-# Written out, since an index of some rows only answers a question that says so itself and not by a parameter.
-_IS_HERE: Final = text("state <> 'gone'")
-
 runners: Final = Table(
     "runners",
     METADATA,
@@ -128,15 +141,9 @@ runners: Final = Table(
     *_lease(),
     Index("ix_runners_state", "state", "requested_at"),
     # A host has a few at a time, and over the days has had thousands.
-    Index("ix_runners_host_id", "host_id", sqlite_where=_IS_HERE, postgresql_where=_IS_HERE),
+    _index_of_some("ix_runners_host_id", "host_id", where="state <> 'gone'"),
     # Two guests with one address would steal each other's traffic.
-    Index(
-        "uq_runners_number",
-        "number",
-        unique=True,
-        sqlite_where=_IS_HERE,
-        postgresql_where=_IS_HERE,
-    ),
+    _index_of_some("uq_runners_number", "number", where="state <> 'gone'", is_unique=True),
 )
 
 IS_HERE: Final = runners.c.state != literal_column("'gone'")
@@ -162,8 +169,6 @@ hosts: Final = Table(
     *_lease(),
     Index("ix_hosts_state", "state", "requested_at"),
 )
-
-_UNDECIDED = text("phase IN ('planned', 'receiving', 'copying', 'paused')")
 
 migrations: Final = Table(
     "migrations",
@@ -191,7 +196,12 @@ migrations: Final = Table(
     Index("ix_migrations_phase", "phase", "planned_at"),
     Index("ix_migrations_target_id", "target_id"),
     # A guest that is on its way to two hosts could come to run on both.
-    Index("uq_migrations_runner_id", "runner_id", unique=True, sqlite_where=_UNDECIDED, postgresql_where=_UNDECIDED),
+    _index_of_some(
+        "uq_migrations_runner_id",
+        "runner_id",
+        where="phase IN ('planned', 'receiving', 'copying', 'paused')",
+        is_unique=True,
+    ),
 )
 
 deliveries: Final = Table(
@@ -242,7 +252,7 @@ facts: Final = Table(
     Column("is_in_row", Boolean, nullable=False, default=False),
     Index("uq_facts_delivery", "delivery", unique=True),
     Index("ix_facts_job_id", "job_id", "number"),
-    Index("ix_facts_unseen", "job_id", sqlite_where=text("NOT is_in_row"), postgresql_where=text("NOT is_in_row")),
+    _index_of_some("ix_facts_unseen", "job_id", where="NOT is_in_row"),
     sqlite_autoincrement=True,
 )
 
@@ -345,12 +355,6 @@ events: Final = Table(
     Column("migration_id", Text),
     Column("detail", Json, nullable=False),
     # Most entries are of jobs, and name no host.
-    Index(
-        "ix_events_host_id",
-        "host_id",
-        "number",
-        sqlite_where=text("host_id IS NOT NULL"),
-        postgresql_where=text("host_id IS NOT NULL"),
-    ),
+    _index_of_some("ix_events_host_id", "host_id", "number", where="host_id IS NOT NULL"),
     sqlite_autoincrement=True,
 )
