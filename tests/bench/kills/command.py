@@ -1,4 +1,4 @@
-"""`./dev bench kills`: the control plane is killed while it rents machines and ends them; then clouds say what is left.
+"""`./dev bench kills`: the control plane is killed while it rents and ends machines, or makes images; what is left?
 
 Each life of it is a process of its own that rents hosts through the real adapter and writes the real store; it gets
 SIGKILL at a moment drawn by lot. AWS is moto's server behind the wrapper that answers client tokens again, Hetzner is
@@ -22,16 +22,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench.kills.images import WANTED, builders_at_aws
 from tests.bench.kills.life import AWS, HETZNER, Wish
 from tests.contract.aws_cloud import deployed, open_site
 from tests.contract.aws_server import running_moto
 from tests.contract.clouds import answering
 from workers.clock import SystemClock
+from workers.providers.hetzner.builder import BUILDER_LABEL, KEY_LABEL
 from workers.rehearsal.hetzner.app import Settings, Simulation
+from workers.rehearsal.hetzner.project import Spans
 
 TOKEN: Final = "simulated-token"
 DEPLOYMENT: Final = "ab12cd"
@@ -42,6 +45,8 @@ LIFE_S: Final = (0.0, 1.0)
 AMID: Final = 0.8
 AMID_S: Final = {AWS: (0.0, 0.12), HETZNER: (0.0, 0.03)}
 CALLS_MAX: Final = 8
+# Lives are short, so machines and snapshots at Hetzner must not take their time.
+HURRY: Final = 50
 LOOK_S: Final = 0.002
 WAIT_S: Final = 180.0
 
@@ -58,6 +63,8 @@ class Outcome:
     """Machines in all."""
     doubled: int = 0
     """Hosts for which more than one was made and not ended at once."""
+    images: int = 0
+    """Those that were made: as many as were wanted, however often that was begun."""
     left: tuple[str, ...] = ()
     """What the cloud says is still there."""
     is_reaped: bool = False
@@ -66,7 +73,7 @@ class Outcome:
     @property
     def is_right(self) -> bool:
         """Whether nothing is left."""
-        return self.is_reaped and not self.left and not self.doubled and self.made > 0
+        return self.is_reaped and not self.left and not self.doubled and self.made > 0 and self.images == WANTED
 
     def report(self) -> dict[str, Any]:
         """Return what is written down."""
@@ -81,6 +88,8 @@ class Side:
     left: Callable[[], list[str]]
     made: Callable[[], list[str]]
     """The host of every machine that there ever was."""
+    images: Callable[[], list[str]]
+    """Host images that were made."""
 
 
 def main(arguments: list[str]) -> int:
@@ -111,6 +120,7 @@ def kill(cloud: str, count: int, seed: int) -> Outcome:
                 outcome.kills += 1
             outcome.is_reaped = reap(nursery)
             outcome.left = tuple(side.left())
+            outcome.images = len(side.images())
             made = Counter(side.made())
             outcome.made, outcome.doubled = sum(made.values()), sum(times > 1 for times in made.values())
     return outcome
@@ -189,8 +199,17 @@ def at_aws(directory: Path) -> Iterator[Side]:
     """Open an account at moto's server."""
     with contextmanager(running_moto)() as moto, open_site(moto) as site:
         world = deployed(site, DEPLOYMENT)
-        wish = _wish(directory, AWS, site.url, asdict(world.rental))
-        yield Side(wish, lambda: [one["InstanceId"] for one in world.instances()], lambda: _launched(world.direct))
+        wish = _wish(directory, AWS, site.url, asdict(world.rental), image=site.image)
+
+        def left() -> list[str]:
+            hosts = [one["InstanceId"] for one in world.instances()]
+            return [*hosts, *builders_at_aws(world.direct, ("pending", "running", "stopping", "stopped"))]
+
+        yield Side(wish, left, lambda: _launched(world.direct), lambda: _image_names(world.direct))
+
+
+def _image_names(ec2: Any) -> list[str]:  # noqa: ANN401 boto3 makes its classes when it runs
+    return [one["Name"] for one in ec2.describe_images(Owners=["self"])["Images"] if "spot-runner:image" in str(one)]
 
 
 def _launched(ec2: Any) -> list[str]:  # noqa: ANN401 boto3 makes its classes when it runs
@@ -203,7 +222,9 @@ def _launched(ec2: Any) -> list[str]:  # noqa: ANN401 boto3 makes its classes wh
 @contextmanager
 def at_hetzner(directory: Path) -> Iterator[Side]:
     """Open a project of the simulator."""
-    simulation = Simulation(Settings((TOKEN,), requests_per_hour=10**6), SystemClock())
+    real = Spans()
+    spans = Spans(*(getattr(real, one.name) / HURRY for one in fields(real)))
+    simulation = Simulation(Settings((TOKEN,), spans=spans, requests_per_hour=10**6), SystemClock())
     project = simulation.project
     project.stock.servers_max = 1000
     project.add_image("snapshot", "ours", disk_gb=40, labels={"spot-runner/image": "pvm"})
@@ -211,11 +232,15 @@ def at_hetzner(directory: Path) -> Iterator[Side]:
         wish = _wish(directory, HETZNER, url, {"deployment": DEPLOYMENT, "overlay_port": 51820}, TOKEN)
 
         def made() -> list[str]:
-            return [one.name for one in (*project.deleted, *project.servers.values())]
+            servers = (*project.deleted, *project.servers.values())
+            return [one.name for one in servers if BUILDER_LABEL not in one.labels]
 
-        yield Side(wish, lambda: [one.name for one in project.servers.values()], made)
+        def made_images() -> list[str]:
+            return [one.description for one in project.images.values() if KEY_LABEL in one.labels]
+
+        yield Side(wish, lambda: [one.name for one in project.servers.values()], made, made_images)
 
 
-def _wish(directory: Path, cloud: str, url: str, rental: dict[str, Any], token: str = "") -> Wish:
+def _wish(directory: Path, cloud: str, url: str, rental: dict[str, Any], token: str = "", image: str = "") -> Wish:
     database = f"sqlite:///{directory / 'store.sqlite'}"
-    return Wish(cloud, url, database, str(directory / "journal"), rental, token)
+    return Wish(cloud, url, database, str(directory / "journal"), rental, token, image)

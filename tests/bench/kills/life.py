@@ -1,4 +1,4 @@
-"""The lives of a control plane: a process that rents hosts and ends them until somebody kills it, again and again.
+"""The lives of a control plane: a process that rents hosts and ends them, or makes images, until somebody kills it.
 
 `python -m tests.bench.kills.life SETTINGS`: each line on its input begins a life, whose process id it prints; when that
 has ended it prints so. Everything is loaded once, and each life is a fork of it, so that lives are short and many.
@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import structlog
 
+from tests.bench.kills import images
 from tests.contract.aws_cloud import client
 from workers.clock import SystemClock
 from workers.domain.errors import SpotError
@@ -43,6 +44,8 @@ from workers.store.repository import SqlStore, open_store
 SPEC: Final = Shape(vcpus=2, memory_mib=2048, disk_mib=4096)
 HOSTS_MAX: Final = 8
 NAP_S: Final = 0.01
+# How many lives make host images instead.
+BUILDS: Final = 0.3
 AWS, HETZNER = "aws", "hetzner"
 
 
@@ -57,6 +60,8 @@ class Wish:
     """A file to which each call of the cloud is written before it is made and after it was answered."""
     rental: Mapping[str, Any]
     token: str = ""
+    image: str = ""
+    """What builders of images boot at EC2."""
 
 
 class Told:
@@ -93,13 +98,29 @@ class Told:
         os.write(self._journal, f"{what}\n".encode())
 
 
+def open_images(wish: Wish, dice: random.Random) -> images.Images:
+    """Open what makes host images there."""
+    journal = os.open(wish.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def tell(what: str) -> None:
+        os.write(journal, f"{what}\n".encode())
+
+    if wish.cloud == AWS:
+        return images.AtAws(wish.url, _aws_rental(wish), wish.image, dice, tell)
+    return images.AtHetzner(wish.url, wish.token, wish.rental, dice, tell)
+
+
+def _aws_rental(wish: Wish) -> AwsRental:
+    told: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in wish.rental.items()
+    }
+    return AwsRental(**told)
+
+
 def open_cloud(wish: Wish) -> Cloud:
     """Open the adapter."""
     if wish.cloud == AWS:
-        told: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in wish.rental.items()
-        }
-        account = AwsAccount(client("ec2", wish.url), client("service-quotas", wish.url), AwsRental(**told))
+        account = AwsAccount(client("ec2", wish.url), client("service-quotas", wish.url), _aws_rental(wish))
         return Aws(account)
     clock = SystemClock()
     return Hetzner(HetznerAccount.open(HetznerRental(**wish.rental), wish.token, clock, f"{wish.url}/v1"), clock)
@@ -173,7 +194,10 @@ def main() -> int:
                 _reap(wish)
             life, _ = opened(wish)
             os.write(sys.stdout.fileno(), f"{os.getpid()}\n".encode())  # only now: what kills it is to meet it at work
-            life.live(random.Random(seed))
+            own = random.Random(seed)
+            if own.random() < BUILDS:
+                images.build(open_images(wish, own), own)
+            life.live(own)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
@@ -184,6 +208,7 @@ def _reap(wish: Wish) -> None:
     """End everything, and this process; the leases of the dead end by themselves."""
     os.write(sys.stdout.fileno(), f"{os.getpid()}\n".encode())
     life, store = opened(wish)
+    images.finish(open_images(wish, random.Random(0)))
     with closing(store):
         end = time.monotonic() + 120
         while not life.reap():
