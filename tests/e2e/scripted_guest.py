@@ -30,6 +30,7 @@ from workers.host.packages import Unpacked, locked
 from workers.host.qemu import Qemu
 from workers.host.rootfs import Disk
 from workers.host.template import Template
+from workers.host.unpacking import UNPACKED
 
 KEPT = Path("/var/cache/spot-runner/scripted")
 LIMIT_S = 240.0
@@ -40,7 +41,7 @@ COMMAND = ["/usr/bin/python3", "-c", "import os; exec(os.environ['ACTIONS_RUNNER
 
 def scripted_package(runner: Unpacked) -> Unpacked:
     """Return the package; the first call boots a guest, which takes half a minute."""
-    key = hashlib.sha256(f"{runner.digest} {COMMAND}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{runner.digest} {COMMAND} {UNPACKED}".encode()).hexdigest()[:16]
     kept = KEPT / key
     KEPT.mkdir(parents=True, exist_ok=True)
     with locked(KEPT / f".{key}.lock"):
@@ -63,6 +64,7 @@ def _make(runner: Unpacked, partial: Path, kept: Path) -> None:
     for name in ("kernel", "initrd"):
         (source.directory / name).rename(partial / name)
     shutil.rmtree(source.directory)
+    (partial / "memory").chmod(UNPACKED)
     partial.rename(kept)
 
 

@@ -15,7 +15,7 @@ Size:               2048 kB
 Rss:                1024 kB
 Anonymous:             8 kB
 VmFlags: rd ex mr mw me
-7f0000000000-7f0040000000 rw-p 00000000 00:01 77                         /memfd:package-memory (deleted)
+7f0000000000-7f0040000000 rw-p 00000000 08:01 77             /var/cache/spot-runner/unpacked/sha256-00/memory
 Size:            1048576 kB
 Rss:               63492 kB
 Anonymous:          5136 kB

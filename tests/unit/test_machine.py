@@ -53,7 +53,7 @@ def test_memory_differs_only_in_where_it_begins() -> None:
     )
     assert (
         options(RESTORED, "-object")[0][1]
-        == "memory-backend-file,id=ram,size=1048568K,share=off,mem-path=/proc/self/fd/5"
+        == "memory-backend-file,id=ram,size=1048568K,share=off,readonly=on,rom=off,mem-path=/proc/self/fd/5"
     )
     assert options(TARGET, "-object")[0][1] == "memory-backend-ram,id=ram,size=1048568K"
 

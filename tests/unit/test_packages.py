@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,17 +62,22 @@ def test_what_is_unpacked_is_what_was_packed(made: tuple[PackageShelf, PackageDi
     assert unpacked.boot.command_line == "console=ttyS0"
 
 
-def test_memory_and_disk_stay_full_of_holes_and_nobody_may_write(
-    made: tuple[PackageShelf, PackageDigest, Path],
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_memory_and_disk_stay_full_of_holes_and_any_monitor_may_read_and_nobody_write(
+    made: tuple[PackageShelf, PackageDigest, Path], mask: int
 ) -> None:
     shelf, digest, _ = made
 
-    unpacked = shelf.unpacked(digest)
+    before = os.umask(mask)
+    try:
+        unpacked = shelf.unpacked(digest)
+    finally:
+        os.umask(before)
 
     for path in (unpacked.memory, unpacked.disk):
         status = path.stat()
         assert status.st_blocks * 512 < status.st_size / 2
-        assert status.st_mode & 0o222 == 0
+        assert status.st_mode & 0o777 == 0o444
 
 
 def test_a_package_is_found_by_digest_and_by_name(made: tuple[PackageShelf, PackageDigest, Path]) -> None:

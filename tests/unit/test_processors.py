@@ -136,6 +136,15 @@ def test_at_least_eight_families_of_both_vendors_are_known() -> None:
 # ---------------------------------------------------------------- what was recorded of a real QEMU
 
 
+@pytest.mark.parametrize("version", [(7, 2), (8, 1)])
+def test_a_qemu_that_would_open_a_package_s_memory_for_writing_is_refused(version: tuple[int, int]) -> None:
+    older = (
+        answers("tcg").replace('"major": 10', f'"major": {version[0]}').replace('"minor": 0', f'"minor": {version[1]}')
+    )
+    with pytest.raises(Unfit, match=r"is {}\.{}; install qemu-system-x86 8\.2 or newer".format(*version)):
+        read_monitor(older)
+
+
 def test_qemu_s_answers_are_read() -> None:
     monitor = read_monitor(answers("tcg"))
     assert monitor.version == "10.0"
@@ -199,7 +208,7 @@ def test_what_is_no_cpuinfo_of_ours_is_refused_by_line(text: str, says: str) -> 
     [
         ('{"QMP": {}}', "no answer about its version"),
         ('{"id": "version", "error": {"class": "GenericError", "desc": "not now"}}', "not now"),
-        ('{"id": "version", "return": {"qemu": {"major": 7, "minor": 2}}}\n{"id": "machines", "return": []}', "q35"),
+        ('{"id": "version", "return": {"qemu": {"major": 8, "minor": 2}}}\n{"id": "machines", "return": []}', "q35"),
     ],
 )
 def test_a_monitor_that_does_not_answer_makes_no_host(lines: str, says: str) -> None:

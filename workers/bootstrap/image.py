@@ -100,8 +100,16 @@ def kernel_at_hand(kernel: Kernel, given: Path | None) -> Iterator[Path | None]:
 
 
 def _more_sources(order: Order) -> tuple[str, ...]:
-    source = debian.backports(order.debian.suite) if order.debian.backports_monitor else None
-    return (source,) if source else ()
+    if not order.debian.backports_monitor:
+        return ()
+    suite = order.debian.suite
+    source = debian.backports(suite)
+    if source is None:
+        raise Unfit(
+            f"--source {order.source}: {suite}'s own QEMU is too old for a host, and only a machine that runs {suite} "
+            "knows where its backports are; build it there, or name a --source of Debian 13"
+        )
+    return (source,)
 
 
 def _baked(file: Path) -> Baked:

@@ -7,7 +7,7 @@
 |                     | set                                            |                                              |
 |---------------------|------------------------------------------------|----------------------------------------------|
 | memory, CPU, tasks  | a control group: guest RAM + translation cache | a page of the package is charged to whoever  |
-|                     | + overhead; one CPU beside the guest's, for    | read it first                                |
+|                     | + overhead; one CPU beside the guest's, for    | read it first, until there is no room for it |
 |                     | copying                                        |                                              |
 |---------------------|------------------------------------------------|----------------------------------------------|
 | processes           | own pid namespace with its own /proc;          |                                              |
@@ -68,12 +68,11 @@ T = TypeVar("T")
 def limits_for(shape: Shape, acceleration: Acceleration) -> Limits:
     """Return what the microVM of this shape may take in all, its monitor included.
 
-    The guest's memory counts twice: once as its own pages, and once as the package's memory below them. Whoever reads a
-    hole there first pays for the zeros that fill it, and a move reads all memory; so a guest that takes memory into use
-    while it is moved needs both, and its monitor would be killed in the middle of the move.
+    What is read of the package's memory counts, too, for whoever reads it first; but the kernel drops it again before
+    anybody is killed.
     """
     cache_mib = TRANSLATION_CACHE_MIB if acceleration is Acceleration.TCG else 0
-    memory_mib = 2 * shape.memory_mib + cache_mib + OVERHEAD_MIB
+    memory_mib = shape.memory_mib + cache_mib + OVERHEAD_MIB
     return Limits(memory_mib, shape.vcpus + 1.0, shape.vcpus + TASKS_BESIDE_VCPUS)
 
 

@@ -1,15 +1,15 @@
 """What runners of one package share on this host, and the overlay that each of them writes to.
 
-    package's memory ──copied once, sealed──▶ memfd ◀──private mapping── QEMU, QEMU, ...
+    package's memory (open for reading only) ◀──private mapping── QEMU, QEMU, ...
     package's disk (raw, read-only) ◀── empty overlay, made once ──copied──▶ overlay of each runner
 
-The seal matters: QEMU opens its memory for writing even when it maps it privately, and one runner must not be able to
-change what the next one starts from.
+One runner must not be able to change what the next one starts from, so no monitor has either open for writing. The
+memory is a file on the disk, since the kernel drops its pages when it needs room: a move reads a guest's memory to the
+last page, and a file in memory would have to keep each page of zeros that is read there.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import struct
@@ -23,7 +23,6 @@ from workers.domain.names import PackageDigest
 from workers.host.machine import LinuxBoot, Machine
 
 MIB: Final = 1 << 20
-COPY_BYTES: Final = 16 * MIB
 # In which the kernel counts what a file takes.
 BLOCK_BYTES: Final = 512
 MAKE_LIMIT_S: Final = 20.0
@@ -83,7 +82,7 @@ class Stock:
     boot: LinuxBoot
     disk_mib: int
     memory: int
-    """The sealed memfd."""
+    """The package's memory, open for reading."""
     base: int
     """The package's disk, open for reading."""
     state: Path
@@ -93,12 +92,12 @@ class Stock:
 
     @classmethod
     def make(cls, unpacked: Unpacked, directory: Path) -> Stock:
-        """Copy the package's memory into a sealed memfd and make an empty overlay in this directory; takes a second."""
+        """Open the package's memory and disk, and make an empty overlay in this directory; takes some milliseconds."""
         manifest = unpacked.manifest
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         overlay = directory / f"{unpacked.digest.removeprefix('sha256:')}.qcow2"
         _make_overlay(overlay, unpacked.disk, manifest.disk_mib)
-        memory = sealed_copy(unpacked.memory, manifest.machine.memory_mib)
+        memory = os.open(unpacked.memory, os.O_RDONLY | os.O_CLOEXEC)
         return cls(
             machine=manifest.machine,
             boot=LinuxBoot(unpacked.kernel, unpacked.initrd, manifest.kernel.command_line),
@@ -133,34 +132,6 @@ def check_overlay(overlay: int) -> None:
         raise BadInput("disk: the overlay is no qcow2 file of version 3; it was written by something else")
     if encryption or snapshots or features & ~_HARMLESS_FEATURES:
         raise BadInput("disk: the overlay uses features that ours never does; it was written by something else")
-
-
-def sealed_copy(memory: Path, size_mib: int) -> int:
-    """Return a memfd that begins as this sparse file and that nobody can change; zeros take no memory."""
-    sealed = os.memfd_create("package-memory", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.truncate(sealed, size_mib * MIB)
-        with memory.open("rb") as source:
-            _copy_extents(source.fileno(), sealed, min(os.fstat(source.fileno()).st_size, size_mib * MIB))
-        fcntl.fcntl(
-            sealed, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        )
-    except BaseException:
-        os.close(sealed)
-        raise
-    return sealed
-
-
-def _copy_extents(source: int, target: int, size: int) -> None:
-    place = 0
-    while place < size:
-        try:
-            place = os.lseek(source, place, os.SEEK_DATA)
-        except OSError:
-            return  # nothing but a hole until the end
-        end = min(os.lseek(source, place, os.SEEK_HOLE), size)
-        while place < end:
-            place += os.pwrite(target, os.pread(source, min(COPY_BYTES, end - place), place), place)
 
 
 def _make_overlay(overlay: Path, disk: Path, disk_mib: int) -> None:

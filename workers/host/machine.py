@@ -64,7 +64,7 @@ class TemplateMemory:
 
 @dataclass(frozen=True)
 class PackageMemory:
-    """Guest memory begins as this sealed memfd's contents; what the guest writes stays private."""
+    """Guest memory begins as the contents of this file, open for reading; what the guest writes stays private."""
 
     fd: int
 
@@ -153,7 +153,7 @@ def _memory(machine: Machine, memory: TemplateMemory | PackageMemory | FreshMemo
         case TemplateMemory(path):
             return f"memory-backend-file,{size},share=on,mem-path={path}"
         case PackageMemory(fd):
-            return f"memory-backend-file,{size},share=off,mem-path=/proc/self/fd/{fd}"
+            return f"memory-backend-file,{size},share=off,readonly=on,rom=off,mem-path=/proc/self/fd/{fd}"
         case FreshMemory():
             return f"memory-backend-ram,{size}"
 

@@ -24,11 +24,14 @@ from workers.host.kvm import Kvm, ask_kvm
 
 MONITOR: Final = "qemu-system-x86_64"
 MONITOR_LIMIT_S: Final = 20
+NEWER: Final = "install qemu-system-x86 8.2 or newer (Debian 12 has it in its backports)"
 EXPANSION: Final = "query-cpu-model-expansion"
 MACHINE: Final = re.compile(r"pc-q35-(\d+(?:\.\d+)+)")
 # Linux up to 5.16 saves XSAVE state that the guest was never shown, which another host refuses; QEMU then goes on with
 # a half-loaded guest (Linux ad856280ddea, "Limit guest user_xfeatures to supported bits of XCR0").
 KERNEL_MIN: Final = (5, 17)
+# Before, QEMU opened a guest's memory for writing even if it mapped it privately (`rom=off` is new in 8.2).
+MONITOR_MIN: Final = (8, 2)
 
 # What QEMU calls a feature of a processor but a guest does not see as one.
 SWITCHES: Final = frozenset(
@@ -133,10 +136,17 @@ def check_kernel(release: str) -> None:
         raise Unfit(f"the host's kernel is {release}, whose KVM breaks guests that move; use Linux 5.17 or newer")
 
 
+def check_monitor(major: int, minor: int) -> None:
+    """Raise `Unfit` for a QEMU that cannot start a guest from a file that is open for reading only."""
+    if (major, minor) < MONITOR_MIN:
+        raise Unfit(f"{MONITOR} is {major}.{minor}; {NEWER}")
+
+
 def read_monitor(answers: str) -> Monitor:
     """Read QEMU's answers, a JSON document a line. Raises `Unfit` with what QEMU did not answer."""
     said = {answer["id"]: answer for line in answers.splitlines() if "id" in (answer := json.loads(line))}
     version = _returned(said, "version")["qemu"]
+    check_monitor(version["major"], version["minor"])
     return Monitor(
         version=f"{version['major']}.{version['minor']}",
         machines=_machines(_returned(said, "machines")),
@@ -163,7 +173,7 @@ def _machines(said: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     kept = (MACHINE.fullmatch(machine["name"]) for machine in said if not machine.get("deprecated"))
     names = sorted(filter(None, kept), key=lambda found: [int(part) for part in found[1].split(".")])
     if not names:
-        raise Unfit(f"{MONITOR} knows no machine q35; install qemu-system-x86 7.2 or newer")
+        raise Unfit(f"{MONITOR} knows no machine q35; {NEWER}")
     return tuple(found[0] for found in names)
 
 
@@ -204,5 +214,5 @@ def _asked(accel: Acceleration) -> str:
 def _returned(said: Mapping[str, Mapping[str, Any]], name: str) -> Any:  # noqa: ANN401 - as QEMU's schema says
     answer = said.get(name, {"error": {"desc": f"no answer about its {name}"}})
     if "error" in answer:
-        raise Unfit(f"{MONITOR} does not say what it can do ({answer['error']['desc']}); install 7.2 or newer")
+        raise Unfit(f"{MONITOR} does not say what it can do ({answer['error']['desc']}); {NEWER}")
     return answer["return"]

@@ -22,7 +22,9 @@ import zstandard
 from workers.domain.errors import BadPackage
 from workers.host.manifest import KNOWN, MANIFEST, MANIFEST_BYTES_MAX, MIB, Entry
 
-# Memory is handed to guests in pieces of data, so the holes in it should be fine; single pages cost too many calls.
+# A monitor opens its guest's memory anew, as a user of its own; the directory says who comes so far.
+UNPACKED: Final = 0o444
+# What a guest begins with is what its file takes, so the holes in it should be fine; single pages cost too many calls.
 HOLE: Final = 64 << 10
 ZEROS: Final = bytes(MIB)
 # So much compressed input at a time that even nothing but zeros does not become more than 32 MiB at once.
@@ -131,8 +133,9 @@ def _writing(path: Path | None, size: int) -> Iterator[Write]:
     if path is None:
         yield lambda _at, _chunk: None
         return
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, UNPACKED)
     try:
+        os.fchmod(fd, UNPACKED)  # whatever our umask is
         os.truncate(fd, size)
         yield lambda at, chunk: _write_data(fd, at, chunk)
         os.fsync(fd)
