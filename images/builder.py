@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from images.order import Order
-from images.root import ENABLED, PROGRAM, SERVICE, SUFFIXES, description, packages_of, settings_files
+from images.root import ENABLED, PREFERENCES, PROGRAM, SERVICE, SUFFIXES, description, packages_of, settings_files
 from workers.domain.errors import BadInput
+from workers.domain.host_class import MONITOR_MIN
 
 SOURCE: Final = "/opt/spot-runner-source"
 SCRIPT: Final = "/root/spot-runner-image"
@@ -48,6 +49,7 @@ def builder_user_data(order: Order, program: Program) -> str:
         **settings_files(order),
         "etc/spot-runner/image.json": described,
         "etc/default/grub.d/90-spot-runner.cfg": _grub(order),
+        "etc/apt/preferences.d/spot-runner": PREFERENCES.read_text(),
     }
     written = [{"path": f"/{name}", "permissions": "0644", "content": content} for name, content in files.items()]
     script = {"path": SCRIPT, "permissions": "0700", "content": script_of(order, program)}
@@ -58,6 +60,7 @@ def script_of(order: Order, program: Program) -> str:
     """Return what the machine runs, as a script of sh."""
     packages = " ".join([*(name for name in packages_of(order.kernel) if name not in LOADERS), "git", "curl"])
     source, python = SOURCE, f"/{PROGRAM}/bin/python"
+    monitor = ".".join(map(str, MONITOR_MIN))
     return f"""#!/bin/sh
 set -eu
 trap 'test $? = 0 || echo "{FAILED} at: $step" | tee /dev/console' EXIT
@@ -65,6 +68,8 @@ export DEBIAN_FRONTEND=noninteractive
 step="the distribution's packages"
 apt-get update -q
 apt-get install -y -q --no-install-recommends {packages}
+step="a QEMU of {monitor} or newer, which the base image's package sources do not have; name one of Debian 13"
+dpkg --compare-versions "$(dpkg-query -W -f '${{Version}}' qemu-system-x86)" ge 1:{monitor}
 step="the source"
 git clone --quiet {shlex.quote(program.repository)} {source}
 git -C {source} checkout --quiet --detach {program.revision}

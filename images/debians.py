@@ -21,7 +21,7 @@ class Debian:
     glibc: int
     """Its C library is 2.glibc, which runs wheels made for any that is not newer."""
     backports_monitor: bool
-    """Its own QEMU is too old for a host (`measuring.MONITOR_MIN`); the one of its backports is not."""
+    """Its own QEMU is too old for a host (`MONITOR_MIN`); the one of its backports is not."""
 
     @property
     def platforms(self) -> tuple[str, ...]:

@@ -23,8 +23,10 @@ from images.tools import CopyTree, MakeTar, Run
 from images.versions import Kernel
 
 FILES: Final = Path(__file__).with_name("rootfs")
-# What mmdebstrap runs.
-HOOKS: Final = ("customize.sh", "prepare.sh")
+# Where apt finds the monitor that is new enough; the same in an image that is made here and in a builder at a cloud.
+PREFERENCES: Final = FILES / "preferences"
+# What mmdebstrap runs, and what they read.
+HOOKS: Final = ("customize.sh", "prepare.sh", PREFERENCES.name)
 INSTALLER: Final = "kernel.sh"
 # Raised when this module makes something else out of the same inputs.
 EDITION: Final = 1

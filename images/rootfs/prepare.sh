@@ -9,11 +9,7 @@ printf 'MODULES=most\nCOMPRESS=zstd\nCOMPRESSLEVEL=3\nRESUME=none\n' > "$root/et
 
 # Where the suite's backports are among the sources, the monitor and its firmware come from there, and nothing else does.
 mkdir -p "$root/etc/apt/preferences.d"
-cat > "$root/etc/apt/preferences.d/spot-runner" <<'EOF'
-Package: src:qemu src:seabios src:ipxe
-Pin: release n=*-backports
-Pin-Priority: 500
-EOF
+cp "$(dirname "$0")/preferences" "$root/etc/apt/preferences.d/spot-runner"
 
 # Nobody reads manuals on a host. Nor need the half-made root survive a crash.
 mkdir -p "$root/etc/dpkg/dpkg.cfg.d"

@@ -78,6 +78,25 @@ def test_a_step_that_fails_is_named_on_the_console_and_the_machine_stays_on(tmp_
     assert console.read_text() == f"{FAILED} at: the distribution's packages\n"
 
 
+@pytest.mark.parametrize(
+    ("version", "is_enough"), [("1:10.0.2+ds-2~bpo12+1", True), ("1:8.2.0", True), ("1:7.2+dfsg-7", False)]
+)
+def test_a_qemu_that_is_too_old_for_a_host_makes_no_image(tmp_path: Path, version: str, *, is_enough: bool) -> None:
+    """These lines run here, with a dpkg that says which one was installed."""
+    script, console = script_of(an_order(), PROGRAM), tmp_path / "console"
+    begin, end = script.index('step="a QEMU'), script.index('step="the source"')
+    trap = next(line for line in script.splitlines() if line.startswith("trap"))
+    (tmp_path / "dpkg-query").write_text(f"#!/bin/sh\nprintf '%s' '{version}'\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    lines = f"{trap.replace('/dev/console', str(console))}\n{script[begin:end]}"
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["sh", "-euc", lines], env={"PATH": path}, capture_output=True, timeout=30, check=False)
+    assert (done.returncode == 0) is is_enough
+    assert console.exists() is not is_enough
+    if not is_enough:
+        assert console.read_text().startswith(f"{FAILED} at: a QEMU of 8.2 or newer, which the base image's")
+
+
 @pytest.mark.parametrize(("source", "name"), [("mine", "kernel.deb"), ("theirs", "kernel.rpm")])
 @pytest.mark.parametrize("is_pinned_one", [True, False])
 def test_a_kernel_of_ones_own_is_held_against_its_pin_before_it_is_installed(

@@ -31,6 +31,9 @@ from typing import Final
 TSC_TOLERANCE_PPM: Final = 250
 TSC_TOLERANCE_EMULATED_PPM: Final = 1000
 NAMED_MAX: Final = 4
+# The oldest QEMU of a host. Before, it opened a guest's memory for writing even if it mapped it privately (`rom=off` is
+# new in 8.2).
+MONITOR_MIN: Final = (8, 2)
 
 
 class Acceleration(StrEnum):

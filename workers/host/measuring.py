@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from workers.domain.errors import Unfit
-from workers.domain.host_class import Acceleration, HostClass, Processor, TscSource
+from workers.domain.host_class import MONITOR_MIN, Acceleration, HostClass, Processor, TscSource
 from workers.host.acceleration import EMULATED_MODEL, KVM, PINNED_FLAGS, PINNED_MODEL
 from workers.host.cpuinfo import CPUINFO, Cpu, first_cpu
 from workers.host.kvm import Kvm, ask_kvm
@@ -30,8 +30,6 @@ MACHINE: Final = re.compile(r"pc-q35-(\d+(?:\.\d+)+)")
 # Linux up to 5.16 saves XSAVE state that the guest was never shown, which another host refuses; QEMU then goes on with
 # a half-loaded guest (Linux ad856280ddea, "Limit guest user_xfeatures to supported bits of XCR0").
 KERNEL_MIN: Final = (5, 17)
-# Before, QEMU opened a guest's memory for writing even if it mapped it privately (`rom=off` is new in 8.2).
-MONITOR_MIN: Final = (8, 2)
 
 # What QEMU calls a feature of a processor but a guest does not see as one.
 SWITCHES: Final = frozenset(
