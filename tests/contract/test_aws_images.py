@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,21 @@ def test_a_builder_that_somebody_ends_is_not_waited_for(world: World) -> None:
 
     with pytest.raises(Refused, match="has ended before its work was done"):
         made(world, an_order(world, "ended"), ended)
+
+
+@pytest.mark.parametrize(("minutes", "is_forgotten"), [(80, False), (100, True)])
+def test_another_image_s_builder_is_ended_when_nobody_can_be_waiting_for_it(
+    world: World, minutes: int, *, is_forgotten: bool
+) -> None:
+    order, other = an_order(world, f"beside-{minutes}"), f"spot-runner-forgotten-{minutes}"
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": BUILDER_TAG, "Value": other}]}]
+    world.direct.run_instances(ImageId=world.site.image, MinCount=1, MaxCount=1, TagSpecifications=tags)
+    pauses = Pauses(world, switches_off(world))
+    pauses.clock.move(datetime.now(UTC) + timedelta(minutes=minutes) - pauses.clock.now())
+    Builder(Account(world.site.ec2, world.site.quotas, world.rental), pauses.clock, pauses).make(order)
+    left = builders(world, other)
+    assert (left == []) is is_forgotten
+    world.direct.terminate_instances(InstanceIds=[one["InstanceId"] for one in left] or [some_instance(world)])
 
 
 class Failing:

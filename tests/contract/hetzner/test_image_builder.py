@@ -16,7 +16,7 @@ import pytest
 from tests.contract.hetzner.sides import TOKEN, Hetzner, hetzner, plant
 from workers.domain.errors import Refused, SpotError, Unreachable
 from workers.providers.hetzner.account import Account
-from workers.providers.hetzner.builder import IMAGE_LABEL, Builder, Order
+from workers.providers.hetzner.builder import BUILDER_LABEL, IMAGE_LABEL, Builder, Order
 from workers.providers.hetzner.requests import Rental
 from workers.rehearsal.hetzner.faults import FaultKind
 
@@ -110,6 +110,16 @@ def test_a_builder_that_somebody_deletes_is_not_waited_for(place: Hetzner) -> No
     with pytest.raises(Refused, match="is gone before its work was done"):
         made(place, works=deletes)
     assert left(place) == (0, 0)
+
+
+@pytest.mark.parametrize(("minutes", "servers"), [(70, 1), (80, 0)])
+def test_another_image_s_builder_is_deleted_when_nobody_can_be_waiting_for_it(
+    place: Hetzner, minutes: int, servers: int
+) -> None:
+    place.created("spot-runner-theirs-4567-builder", labels={BUILDER_LABEL: "4567"})
+    place.pass_time(60 * minutes)
+    made(place)
+    assert left(place) == (servers, 1)
 
 
 def test_a_server_that_is_no_builder_is_let_alone(place: Hetzner) -> None:

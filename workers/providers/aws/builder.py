@@ -4,12 +4,13 @@
           └─no─▶ older builders go ─▶ RunInstances ─▶ stopped ─▶ CreateImage ─▶ available ─▶ no builder is left
 
 What there is says where to go on: the image is found by its name, builders by their tag. So a builder is never left
-behind by a call that ends, and after a kill by no later call of the same name.
+behind by a call that ends, and after a kill by no later call: its own image's is ended at once, another's when it is
+older than any build may be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -62,6 +63,7 @@ class Builder:
         However it ends, no builder of this image is left; one that could not be ended now is ended by the next call.
         """
         try:
+            self._end_forgotten()
             if self._image(order) is None:
                 self._end_builders(order)
                 self._run(order)
@@ -136,15 +138,24 @@ class Builder:
         return found[0] if found else None
 
     def _builders(self, order: Order) -> list[dict[str, Any]]:
-        filters = [
-            {"Name": f"tag:{BUILDER_TAG}", "Values": [order.name]},
-            {"Name": "instance-state-name", "Values": list(ALIVE)},
-        ]
+        return self._alive({"Name": f"tag:{BUILDER_TAG}", "Values": [order.name]})
+
+    def _alive(self, whose: Mapping[str, object]) -> list[dict[str, Any]]:
+        filters = [whose, {"Name": "instance-state-name", "Values": list(ALIVE)}]
         pages = self._account.every("describe_instances", "Reservations", Filters=filters)
         return [one for some in pages for one in some["Instances"]]
 
     def _end_builders(self, order: Order) -> None:
-        if found := [one["InstanceId"] for one in self._builders(order)]:
+        self._end(self._builders(order))
+
+    def _end_forgotten(self) -> None:
+        """End builders of any image for which nobody can be waiting any more."""
+        since = self._clock.now() - INSTALL_LIMIT - IMAGE_LIMIT
+        found = self._alive({"Name": "tag-key", "Values": [BUILDER_TAG]})
+        self._end([one for one in found if one["LaunchTime"] < since])
+
+    def _end(self, instances: Sequence[Mapping[str, Any]]) -> None:
+        if found := [one["InstanceId"] for one in instances]:
             self._account.ask("terminate_instances", InstanceIds=found)
 
     def _until(self, look: Callable[[], T | None], limit: timedelta, what: str) -> T:

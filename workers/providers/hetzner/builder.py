@@ -4,8 +4,8 @@
           └─no─▶ older builder goes ─▶ create server ─▶ off ─▶ create_image ─▶ available ─▶ no builder is left
 
 What there is says where to go on: the snapshot is found by its labels, the builder by its name, which a project gives
-once. So a builder is never left behind by a call that ends, and after a kill by no later call for the same image. A
-server that is off costs what it costs when it runs.
+once. So a builder is never left behind by a call that ends, and after a kill by no later call: its own image's is
+deleted at once, another's when it is older than any build may be. A server that is off costs what one that runs does.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Builder:
         However it ends, no builder of this image is left; the next call deletes one that could not be deleted now.
         """
         try:
+            self._end_forgotten()
             if self._image(order) is None:
                 self._end_builder(order)
                 self._create(order)
@@ -136,6 +137,14 @@ class Builder:
             return None
 
         self._until(is_gone, DELETE_LIMIT, f"the builder of {order.name} is gone")
+
+    def _end_forgotten(self) -> None:
+        """Delete builders of any image for which nobody can be waiting any more."""
+        since = self._clock.now() - INSTALL_LIMIT - SNAPSHOT_LIMIT
+        servers = self._client.servers
+        for one in self._account.ask("list servers", lambda: servers.get_all(label_selector=BUILDER_LABEL)):
+            if one.created is not None and one.created < since and one.status != "deleting":
+                self._account.ask("delete server", one.delete, is_urgent=True)
 
     # ------------------------------------------------------------ found
 
