@@ -1,7 +1,8 @@
 """What a machine of a cloud is told that makes itself an image: it installs what a host is, and switches itself off.
 
 The same packages, files and settings as an image made here has, on the cloud's own Debian and with its boot loader. It
-carries no secret. A machine that is off is done; one that could not do it says why on its console, and stays on.
+carries no secret but the URL of a voucher for runners' packages, if it brings any along: good for an hour, and removed
+once they are here. A machine that is off is done; one that could not do it says why on its console, and stays on.
 """
 
 from __future__ import annotations
@@ -9,16 +10,29 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from images.order import Order
-from images.root import ENABLED, PREFERENCES, PROGRAM, SERVICE, SUFFIXES, description, packages_of, settings_files
+from images.root import (
+    ENABLED,
+    PREFERENCES,
+    PROGRAM,
+    SERVICE,
+    SHELF,
+    SUFFIXES,
+    description,
+    packages_of,
+    settings_files,
+)
 from workers.domain.errors import BadInput
 from workers.domain.host_class import MONITOR_MIN
+from workers.domain.user_data import FIRST_LINE, USER_DATA_MAX
 
 SOURCE: Final = "/opt/spot-runner-source"
 SCRIPT: Final = "/root/spot-runner-image"
+VOUCHER: Final = "/root/spot-runner-voucher"
 FAILED: Final = "spot-runner-image: failed"
 # The cloud's image brings its own.
 LOADERS: Final = frozenset({"grub-pc-bin", "grub-common"})
@@ -53,7 +67,17 @@ def builder_user_data(order: Order, program: Program) -> str:
     }
     written = [{"path": f"/{name}", "permissions": "0644", "content": content} for name, content in files.items()]
     script = {"path": SCRIPT, "permissions": "0700", "content": script_of(order, program)}
-    return f"#cloud-config\n{json.dumps({'write_files': [*written, script], 'runcmd': [[SCRIPT]]}, indent=1)}\n"
+    return _cloud_config({"write_files": [*written, script], "runcmd": [[SCRIPT]]})
+
+
+def with_voucher(user_data: str, url: str) -> str:
+    """Return the user data of a machine that is told where its voucher is, too, in a file that only root reads.
+
+    The URL is another one each time, so what an image is named after is the user data without it.
+    """
+    told = json.loads(user_data.partition("\n")[2])
+    told["write_files"].append({"path": VOUCHER, "permissions": "0600", "content": f"{url}\n"})
+    return _cloud_config(told)
 
 
 def script_of(order: Order, program: Program) -> str:
@@ -78,7 +102,7 @@ python3 -m venv /{PROGRAM}
 {python} -m pip install --quiet --disable-pip-version-check --require-hashes -r {source}/requirements.txt
 {python} -m pip install --quiet --disable-pip-version-check --no-deps {source}
 /{PROGRAM}/bin/spot-runner host --help >/dev/null
-step="what a host is"
+{_packages(order)}step="what a host is"
 cp -rT --no-preserve=ownership {source}/images/rootfs/files /
 cp {source}/infra/systemd/{SERVICE} /etc/systemd/system/
 update-grub
@@ -90,6 +114,18 @@ rm -rf {source} {SCRIPT} /root/.ssh /home/*/.ssh /etc/ssh/ssh_host_*
 cloud-init clean --logs --seed --machine-id
 sync
 systemctl poweroff
+"""
+
+
+def _packages(order: Order) -> str:
+    """Return the lines that fetch runners' packages; if that fails, the console has the sentence, too."""
+    if not order.fetched:
+        return ""
+    fetch = f"/{PROGRAM}/bin/spot-runner package fetch --voucher {VOUCHER} --into /{SHELF} {' '.join(order.fetched)}"
+    return f"""step="the runners' packages"
+exec 3>&1
+said=$({fetch} 2>&1 >&3) || {{ step="$step: $said"; exit 1; }}
+rm {VOUCHER}
 """
 
 
@@ -105,6 +141,16 @@ step="the kernel"
 {SOURCE}/images/rootfs/kernel.sh / {package}
 rm {package}
 """
+
+
+def _cloud_config(told: Mapping[str, Any]) -> str:
+    text = f"{FIRST_LINE}\n{json.dumps(told, indent=1)}\n"
+    size = len(text.encode())
+    if size > USER_DATA_MAX:
+        raise BadInput(
+            f"--setting, --package: the builder would be told {size} bytes, and clouds take {USER_DATA_MAX}; name fewer"
+        )
+    return text
 
 
 def _grub(order: Order) -> str:

@@ -193,7 +193,7 @@ def description(order: Order, program: Mapping[str, str]) -> str:
     told = {
         "cloud": order.cloud,
         "kernel": {"source": order.source, **order.kernel.model_dump(mode="json", exclude_none=True)},
-        "packages": [package.digest for package in order.packages],
+        "packages": list(order.digests),
         "program": dict(program),
     }
     return json.dumps(told, indent=1) + "\n"

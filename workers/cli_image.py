@@ -47,8 +47,12 @@ def build(  # noqa: PLR0913 - each is an option of the command
     ] = None,
     disk_mib: Annotated[int, typer.Option(help="Not at Hetzner. It grows to its machine's disk.")] = 4096,
     package: Annotated[
-        list[Path] | None,
-        typer.Option(help="With local-qcow2: a runner package that it brings along; may be repeated."),
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|DIGEST",
+            help="A runner package that it brings along: with local-qcow2 its file, in a cloud the digest of a "
+            "published one; may be repeated.",
+        ),
     ] = None,
     kernel_package: Annotated[
         Path | None, typer.Option(help="With local-qcow2: the pinned kernel's file; else it is fetched where it was.")
@@ -63,27 +67,29 @@ def build(  # noqa: PLR0913 - each is an option of the command
     revision: Annotated[str | None, typer.Option(help="In a cloud: which commit of it.")] = None,
 ) -> None:
     """Make an image that hosts boot."""
-    told = tuple(setting or ())
+    told, packages = tuple(setting or ()), tuple(package or ())
     if cloud == "aws":
         from workers.bootstrap.image_aws import AwsWish, run_build_aws  # noqa: PLC0415 - a host must not load a cloud
 
-        _refuse_files(cloud, package, output, kernel_package)
-        run_build_aws(ControlSettings().aws, AwsWish(kernel, source, disk_mib, base_image, repository, revision, told))
+        _refuse_files(cloud, output, kernel_package)
+        at_aws = AwsWish(kernel, source, disk_mib, base_image, repository, revision, told, packages)
+        run_build_aws(ControlSettings(), at_aws)
         return
     if cloud == "hetzner":
         from workers.bootstrap.image_hetzner import HetznerWish, run_build_hetzner  # noqa: PLC0415 - the same
 
-        _refuse_files(cloud, package, output, kernel_package)
-        run_build_hetzner(ControlSettings(), HetznerWish(kernel, source, base_image, repository, revision, told))
+        _refuse_files(cloud, output, kernel_package)
+        at_hetzner = HetznerWish(kernel, source, base_image, repository, revision, told, packages)
+        run_build_hetzner(ControlSettings(), at_hetzner)
         return
     from workers.bootstrap.image import Wish, run_build  # noqa: PLC0415 - a host makes no images
 
-    wish = Wish(cloud, kernel, source, output, disk_mib, tuple(package or ()), told, kernel_package)
+    wish = Wish(cloud, kernel, source, output, disk_mib, tuple(map(Path, packages)), told, kernel_package)
     run_build(HostSettings(), wish)
 
 
-def _refuse_files(cloud: str, packages: list[Path] | None, output: Path | None, kernel_package: Path | None) -> None:
-    if packages or output is not None:
-        raise BadInput(f"--cloud {cloud} takes no --package and no --output: hosts there fetch packages themselves")
+def _refuse_files(cloud: str, output: Path | None, kernel_package: Path | None) -> None:
+    if output is not None:
+        raise BadInput(f"--cloud {cloud} takes no --output: the image stays at the cloud")
     if kernel_package is not None:
         raise BadInput(f"--cloud {cloud} takes no --kernel-package: a builder there fetches what is pinned")

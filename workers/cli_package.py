@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from workers.domain.names import PackageDigest
 from workers.settings import HostSettings
 
 package: Final = typer.Typer(no_args_is_help=True, help="Make and check what runners start from.")
@@ -66,6 +67,19 @@ def renew(
 
     wanted = Wanted(recipe, runner_archive, released.date() if released else None, pools)
     run_renew(HostSettings(), wanted, typer.echo)
+
+
+@package.command()
+def fetch(
+    digests: Annotated[list[str], typer.Argument(help="The packages that are wanted.")],
+    *,
+    voucher: Annotated[Path, typer.Option(help="A file that holds the URL of a voucher, or - for standard input.")],
+    into: Annotated[Path | None, typer.Option(help="By default where this machine has its packages.")] = None,
+) -> None:
+    """Fetch published packages by a voucher, as a builder of images does; started again it goes on where it was."""
+    from workers.bootstrap.fetch import run_fetch  # noqa: PLC0415 - only this command fetches
+
+    run_fetch(voucher, into or HostSettings().package_store, tuple(PackageDigest(one) for one in digests))
 
 
 @package.command()

@@ -36,6 +36,9 @@ DELETED_AT_ONCE: Final = 1000
 # A store that hangs must not hold up the evacuation of other guests.
 CONNECT_LIMIT_S: Final = 3
 READ_LIMIT_S: Final = 5
+# Else URLs name S3's global endpoint, which sends callers of a young bucket of another region elsewhere: a redirection
+# for which the signature is not good.
+REGIONAL: Final = {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"}
 _PLACE: Final = re.compile(r"[a-z0-9][a-z0-9-]*(?:/[a-z0-9][a-z0-9-]*)+")
 
 
@@ -124,6 +127,7 @@ class S3Objects:
             connect_timeout=CONNECT_LIMIT_S,
             read_timeout=READ_LIMIT_S,
             retries={"total_max_attempts": 2},
+            s3=REGIONAL if endpoint is None else None,
         )
         return cls(boto3.client("s3", region_name=region, endpoint_url=endpoint, config=limits), bucket)
 
@@ -132,6 +136,12 @@ class S3Objects:
         action = "put_object" if method is ObjectMethod.PUT else "get_object"
         where = {"Bucket": self._bucket, "Key": name}
         return str(self._ask("generate_presigned_url", action, Params=where, ExpiresIn=int(limit.total_seconds())))
+
+    def region(self) -> str | None:
+        """Return where the bucket lies, None if that is not said: no URL that is signed for another region is good."""
+        answer = self._ask("head_bucket", Bucket=self._bucket)
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+        return str(said) if said else None
 
     def read(self, name: str) -> bytes | None:
         """Return one object, None if there is none."""

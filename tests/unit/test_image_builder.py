@@ -22,7 +22,7 @@ from workers.domain.errors import BadInput
 from workers.domain.user_data import USER_DATA_MAX
 from workers.providers.aws.builder import Order as MadeThere
 from workers.providers.aws.requests import Rental
-from workers.settings import AwsSettings
+from workers.settings import ControlSettings
 
 PROGRAM = Program("https://git.example.org/spot-runner.git", "a" * 40)
 
@@ -201,4 +201,4 @@ def test_what_the_builder_needs_is_asked_for_before_anything_is_rented(missing: 
 
 def test_without_a_place_nothing_is_rented() -> None:
     with pytest.raises(BadInput, match="set SPOT_RUNNER_AWS_REGION"):
-        run_build_aws(AwsSettings(), asked())
+        run_build_aws(ControlSettings(), asked())

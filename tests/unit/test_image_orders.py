@@ -144,7 +144,7 @@ def test_the_command_refuses_in_one_sentence(tmp_path: Path) -> None:
     assert unpinned.stderr.count("\n") == 1
     assert "is not pinned" in unpinned.stderr
     files = said("build", "--cloud", "hetzner", *words, *where, command="image")
-    assert (files.returncode, "takes no --package and no --output" in files.stderr) == (UNFIT, True)
+    assert (files.returncode, "takes no --output: the image stays at the cloud" in files.stderr) == (UNFIT, True)
     here = said("build", "--cloud", "hetzner", *words, "--kernel-package", "k.rpm", command="image")
     assert (here.returncode, "a builder there fetches what is pinned" in here.stderr) == (UNFIT, True)
     elsewhere = said(

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from rich.console import Console
 
 from images import versions as inputs
 from images.build import build, check_fit
-from images.order import Baked, Order, checked_order, read_settings
+from images.order import Baked, Order, check_room, checked_order, read_settings
 from images.pinning import at_hand, check_can_be_pinned, check_is_pinned, read_pin, write_pin
 from images.root import Workshop
 from images.versions import Kernel
+from workers.bootstrap.unwinding import unwound_on_sigterm
 from workers.domain.errors import BadInput, Unfit
 from workers.host import debian
 from workers.host.guest_files import copy_tree
@@ -70,12 +69,13 @@ def run_build(settings: HostSettings, wish: Wish) -> None:
     cache = settings.build_cache / "images"  # of our own: what lies there half made is removed
     check_fit(output, cache, 2 * wish.disk_mib)
     order = replace(order, packages=tuple(_baked(file) for file in wish.packages))
+    check_room(_size_mib(order), wish.disk_mib, "--disk-mib", "write more")
     if os.geteuid() != 0:
         raise Unfit("image build makes a root file system, so it needs root; run it with sudo")
-    signal.signal(signal.SIGTERM, _end)
-    with console.status("reading the kernel") as status, kernel_at_hand(order.kernel, wish.kernel_package) as package:
+    with unwound_on_sigterm(), console.status("reading the kernel") as status:
         shop = Workshop(checkout, cache, run, debian.make_tar, copy_tree, _more_sources(order), status.update)
-        build(replace(order, kernel_package=package), shop, output)
+        with kernel_at_hand(order.kernel, wish.kernel_package) as package:
+            build(replace(order, kernel_package=package), shop, output)
     console.print(f"{output}: {output.stat().st_size / MIB:.0f} MiB, {order.source} for {order.cloud}", soft_wrap=True)
 
 
@@ -112,14 +112,13 @@ def _more_sources(order: Order) -> tuple[str, ...]:
     return (source,)
 
 
+def _size_mib(order: Order) -> int:
+    return -(-sum(package.file.stat().st_size for package in order.packages) // MIB)
+
+
 def _baked(file: Path) -> Baked:
     """Read a package to its end: what a host could not use need not be carried to it."""
     path = file.resolve()
     digest = digest_of(path)
     verify(path, digest)
     return Baked(digest, path)
-
-
-def _end(signal_number: int, _frame: FrameType | None) -> None:
-    """Unwind, so that nothing half made stays."""
-    raise SystemExit(128 + signal_number)

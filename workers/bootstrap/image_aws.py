@@ -9,14 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from images import versions as inputs
-from images.builder import FAILED, Program, builder_user_data
-from images.order import checked_order, read_settings
+from images.builder import FAILED, Program, builder_user_data, with_voucher
+from images.order import check_room, checked_order, read_digests, read_settings
+from workers.bootstrap.unwinding import unwound_on_sigterm
+from workers.bootstrap.vouching import find_published
 from workers.clock import SystemClock
 from workers.domain.errors import BadInput
 from workers.providers.aws.account import Account
-from workers.providers.aws.builder import Builder, Order
+from workers.providers.aws.builder import INSTALL_LIMIT, Builder, Order
 from workers.providers.aws.requests import MIB_PER_GIB, Rental
-from workers.settings import AwsSettings
+from workers.settings import ControlSettings
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class AwsWish:
     repository: str | None
     revision: str | None
     settings: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
-def run_build_aws(settings: AwsSettings, wish: AwsWish) -> None:
+def run_build_aws(control: ControlSettings, wish: AwsWish) -> None:
     """Make the image, or find it, and say which it is. Raises `BadInput` or the port's errors."""
+    settings = control.aws
     if settings.region is None or not settings.subnets or not settings.instance_types:
         raise BadInput(
             "--cloud aws: set SPOT_RUNNER_AWS_REGION, _SUBNETS and _INSTANCE_TYPES; the first of each is used"
@@ -41,7 +45,11 @@ def run_build_aws(settings: AwsSettings, wish: AwsWish) -> None:
     rental = Rental(settings.region, "images", settings.subnets[:1], settings.instance_types[:1], tags=settings.tags)
     account = Account.open(rental, settings.endpoint)
     order = order_of(wish, rental, is_public=lambda: account.subnets[0].is_public)
-    made = Builder(account, SystemClock(), time.sleep).make(order)
+    packages = find_published(control, read_digests("aws", wish.packages))
+    check_room(packages.size_mib, wish.disk_mib, "--disk-mib", "write more")
+    with unwound_on_sigterm(), packages.vouched(order.name, INSTALL_LIMIT) as url:
+        told = order.user_data if url is None else with_voucher(order.user_data, url)
+        made = Builder(account, SystemClock(), time.sleep).make(replace(order, user_data=told))
     sys.stdout.write(
         f"{made}: {order.name} in {settings.region}; set SPOT_RUNNER_AWS_{wish.kernel.upper()}_IMAGE to it\n"
     )
@@ -50,7 +58,7 @@ def run_build_aws(settings: AwsSettings, wish: AwsWish) -> None:
 def order_of(wish: AwsWish, rental: Rental, *, is_public: Callable[[], bool]) -> Order:
     """Return what is ordered. Raises `BadInput` before anybody is asked."""
     image = checked_order(inputs.load(), "aws", wish.kernel, wish.source, wish.disk_mib)
-    image = replace(image, settings=read_settings(wish.settings))
+    image = replace(image, settings=read_settings(wish.settings), fetched=read_digests("aws", wish.packages))
     if not wish.base_image or not wish.repository or not wish.revision:
         raise BadInput(
             "--cloud aws: name --base-image (Debian's own for this region), and the --repository and --revision of "
