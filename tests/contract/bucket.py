@@ -41,11 +41,6 @@ class Door:
         """Method and path of each call."""
         self.before: Callable[[Request], Response | None] = lambda _: None
 
-    def got(self, part: str) -> list[str]:
-        """Return the paths with this in them that were read, once for each time."""
-        with self._lock:
-            return [path for method, path in self.asked if method == "GET" and part in path]
-
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         with self._lock:

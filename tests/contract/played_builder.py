@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from images.builder import SCRIPT, VOUCHER
 from images.root import PROGRAM, SHELF
@@ -17,6 +19,8 @@ from workers.domain.names import PackageDigest
 from workers.domain.published import PART_BYTES
 from workers.host.manifest import MIB
 from workers.host.packages import PackageShelf
+
+T = TypeVar("T")
 
 CHECKOUT = Path(__file__).parents[2]
 LIMIT_S = 100
@@ -87,10 +91,20 @@ def command(words: Sequence[str], environment: dict[str, str]) -> subprocess.Pop
     return subprocess.Popen(
         [sys.executable, "-c", RUN, *words],
         env={**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'runner-vm'}", "COLUMNS": "200", **environment},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def until(look: Callable[[], T]) -> T:
+    """Look again and again until there is something."""
+    end = time.monotonic() + LIMIT_S
+    while not (found := look()):
+        assert time.monotonic() < end, "it was not to be seen in time"
+        time.sleep(0.05)
+    return found
 
 
 def make_package(home: Path, seed: int = 1) -> tuple[PackageDigest, Path]:

@@ -10,11 +10,10 @@ import hashlib
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -23,14 +22,12 @@ from images.order import DISK_MIB_MIN
 from tests.contract.aws_cloud import REGION, TYPES, Site, open_site
 from tests.contract.aws_server import running_moto
 from tests.contract.bucket import BUCKET, Door, at_home, bucket, environment, objects
-from tests.contract.played_builder import LIMIT_S, Played, command, make_package
+from tests.contract.played_builder import LIMIT_S, Played, command, make_package, until
 from workers.domain.names import PackageDigest
 from workers.domain.published import INDEX, object_name
 from workers.domain.user_data import USER_DATA_MAX
 from workers.host.packages import verify
 from workers.providers.aws.builder import BUILDER_TAG
-
-T = TypeVar("T")
 
 UNFIT = 2
 
@@ -82,14 +79,6 @@ class Deployment:
     def left(self) -> tuple[list[str], list[str]]:
         """Return the builders and the vouchers that are left."""
         return [one["InstanceId"] for one in self.builders()], objects(self.moto, "vouchers/")
-
-
-def until(look: Callable[[], T]) -> T:
-    end = time.monotonic() + LIMIT_S
-    while not (found := look()):
-        assert time.monotonic() < end, "it was not to be seen in time"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture(scope="module")
