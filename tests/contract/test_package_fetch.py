@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from tests.contract.played_builder import LIMIT_S, command, make_package, until
 from workers.bootstrap.vouching import MARGIN, Vouching
 from workers.domain.names import PackageDigest
 from workers.domain.published import INDEX, object_name, read_index
+from workers.domain.voucher import read_voucher, voucher_name
 from workers.host.packages import verify
 from workers.host.publishing import publish
 from workers.objects import S3Objects
@@ -199,6 +201,26 @@ def test_a_url_is_good_for_one_object_and_for_reading(shop: Shop) -> None:
         assert caller.put(url, content=b"another").status_code == 403
         assert caller.delete(url).status_code == 403
         assert caller.get(url).status_code == 200
+
+
+def test_urls_outlive_the_builder_and_not_for_long(shop: Shop) -> None:
+    with shop.vouching().vouched("x", HOUR) as url:
+        urls = read_voucher(shop.store.read(voucher_name("x")) or b"")[shop.digest]
+    assert len(urls) == 1 + len(shop.parts)
+    lives = {parse_qs(urlsplit(one).query)["X-Amz-Expires"][0] for one in (url or "", *urls.values())}
+    assert lives == {str(75 * 60)}
+
+
+def test_a_voucher_that_cannot_be_deleted_is_no_reason_to_fail(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    with shop.vouching().vouched("x", HOUR):
+        shop.door.before = lambda asked: refused("AccessDenied", "no") if asked.method == "POST" else None
+    complained = capsys.readouterr().err
+    assert complained.startswith("vouchers/x is left in the object store (the bucket ")
+    assert complained.count("\n") == 1
+    shop.door.before = lambda _: None
+    with shop.vouching().vouched("x", HOUR):
+        assert shop.store.read(voucher_name("x"))
+    assert shop.store.read(voucher_name("x")) is None
 
 
 @pytest.mark.parametrize("wanted", [NOBODYS, "sha256:zero"])
