@@ -71,7 +71,7 @@ def renew(
 
 @package.command()
 def fetch(
-    digests: Annotated[list[str], typer.Argument(help="The packages that are wanted.")],
+    digests: Annotated[list[str], typer.Argument(metavar="DIGEST", help="The packages that are wanted.")],
     *,
     voucher: Annotated[Path, typer.Option(help="A file that holds the URL of a voucher, or - for standard input.")],
     into: Annotated[Path | None, typer.Option(help="By default where this machine has its packages.")] = None,

@@ -80,10 +80,9 @@ class Played:
         )
 
     def run(self, user_data: str) -> int:
-        with self.begin(user_data) as running:
-            said, _ = running.communicate(timeout=LIMIT_S)
+        code, said, _ = ended(self.begin(user_data))
         (self.root / "said").write_text(said)
-        return running.returncode
+        return code
 
 
 def command(words: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -96,6 +95,16 @@ def command(words: Sequence[str], environment: dict[str, str]) -> subprocess.Pop
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def ended(one: subprocess.Popen[str], given: str | None = None) -> tuple[int, str, str]:
+    """Wait for a process; return its status, and what it said and complained of. It does not outlive the wait."""
+    with one:
+        try:
+            said, complained = one.communicate(given, timeout=LIMIT_S)
+        finally:
+            one.kill()
+    return one.returncode, said, complained
 
 
 def until(look: Callable[[], T]) -> T:

@@ -21,8 +21,8 @@ from images.builder import FAILED, VOUCHER
 from images.order import DISK_MIB_MIN
 from tests.contract.aws_cloud import REGION, TYPES, Site, open_site
 from tests.contract.aws_server import running_moto
-from tests.contract.bucket import BUCKET, Door, at_home, bucket, environment, objects
-from tests.contract.played_builder import LIMIT_S, Played, command, make_package, until
+from tests.contract.bucket import BUCKET, ELSEWHERE, Door, at_home, bucket, environment, objects
+from tests.contract.played_builder import Played, command, ended, make_package, until
 from workers.domain.names import PackageDigest
 from workers.domain.published import INDEX, object_name
 from workers.domain.user_data import USER_DATA_MAX
@@ -107,21 +107,15 @@ def deployment(
     with bucket(moto) as (door, url):
         told = environment(url)
         for _, path in made:
-            with command(["package", "publish", str(path)], {**told, "SPOT_RUNNER_OBJECTS_REGION": "eu-west-3"}) as one:
-                _, complaint = one.communicate(timeout=LIMIT_S)
-            assert one.returncode == 0, complaint
+            publishing = command(["package", "publish", str(path)], {**told, "SPOT_RUNNER_OBJECTS_REGION": ELSEWHERE})
+            code, _, complained = ended(publishing)
+            assert code == 0, complained
         yield Deployment(moto, site, door, told, tuple(digest for digest, _ in made), revision)
 
 
 @pytest.fixture
 def played(tmp_path: Path) -> Played:
     return Played(tmp_path / "machine")
-
-
-def ended(one: subprocess.Popen[str]) -> tuple[int, str, str]:
-    with one:
-        said, complained = one.communicate(timeout=LIMIT_S)
-    return one.returncode, said, complained
 
 
 @pytest.mark.timeout(300)

@@ -19,7 +19,7 @@ from werkzeug import Request, Response
 from tests.contract.aws_cloud import KEYS
 from tests.contract.aws_server import running_moto
 from tests.contract.bucket import BUCKET, ELSEWHERE, Door, bucket, environment, refused
-from tests.contract.played_builder import LIMIT_S, command, make_package, until
+from tests.contract.played_builder import LIMIT_S, command, ended, make_package, until
 from workers.bootstrap.vouching import MARGIN, Vouching
 from workers.domain.names import PackageDigest
 from workers.domain.published import INDEX, object_name, read_index
@@ -62,9 +62,8 @@ class Shop:
 
     def fetched(self, url: str, *digests: str) -> tuple[int, str]:
         """Return the status, and what is said if it is none of success."""
-        with self.begin(url, *digests) as running:
-            _, complained = running.communicate(timeout=LIMIT_S)
-        return running.returncode, complained
+        code, _, complained = ended(self.begin(url, *digests))
+        return code, complained
 
 
 @pytest.fixture(scope="module")
@@ -246,16 +245,15 @@ def test_a_file_without_a_url_is_refused_and_not_shown(tmp_path: Path, content: 
     voucher = tmp_path / "voucher"
     if content is not None:
         voucher.write_bytes(content)
-    with command(["package", "fetch", NOBODYS, "--voucher", str(voucher)], {}) as running:
-        said, complained = running.communicate(timeout=LIMIT_S)
-    assert (running.returncode, said, complained.count("\n")) == (UNFIT, "", 1)
+    code, said, complained = ended(command(["package", "fetch", NOBODYS, "--voucher", str(voucher)], {}))
+    assert (code, said, complained.count("\n")) == (UNFIT, "", 1)
     assert f"--voucher {voucher}: " in complained
     assert "secret" not in complained
 
 
 def test_the_url_may_come_by_standard_input(shop: Shop) -> None:
     words = ["package", "fetch", shop.digest, "--voucher", "-", "--into", str(shop.home)]
-    with shop.vouching().vouched("x", HOUR) as url, command(words, {}) as running:
-        _, complained = running.communicate(url, timeout=LIMIT_S)
-    assert (running.returncode, complained) == (0, "")
+    with shop.vouching().vouched("x", HOUR) as url:
+        code, _, complained = ended(command(words, {}), url)
+    assert (code, complained) == (0, "")
     assert shop.place.exists()

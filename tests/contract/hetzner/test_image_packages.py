@@ -22,7 +22,7 @@ from tests.contract.aws_server import running_moto
 from tests.contract.bucket import BUCKET, ELSEWHERE, at_home, bucket, environment, objects
 from tests.contract.hetzner.sides import TOKEN, Hetzner, hetzner
 from tests.contract.hetzner.test_image_builder import left, switches_off
-from tests.contract.played_builder import CHECKOUT, LIMIT_S, Played, command, make_package, until
+from tests.contract.played_builder import CHECKOUT, Played, command, ended, make_package, until
 from workers.domain.names import PackageDigest
 from workers.domain.published import INDEX, PART_BYTES, Index, Part, index_bytes, object_name
 from workers.host.packages import verify
@@ -83,10 +83,11 @@ class Deployment:
 
     def ended(self, building: subprocess.Popen[str]) -> tuple[int, str, str]:
         """Let time pass at Hetzner until the command has ended."""
-        self.until(lambda: building.poll() is not None)
-        with building:
-            said, complained = building.communicate(timeout=LIMIT_S)
-        return building.returncode, said, complained
+        try:
+            self.until(lambda: building.poll() is not None)
+        finally:
+            building.kill()
+        return ended(building)
 
     def left(self) -> tuple[int, int, int]:
         """Return how many builders, images and vouchers there are."""
@@ -105,9 +106,9 @@ def deployment(moto: str, tmp_path: Path) -> Iterator[Deployment]:
     token.chmod(0o600)
     with hetzner() as place, bucket(moto) as (_, url):
         told = environment(url)
-        with command(["package", "publish", str(path)], {**told, "SPOT_RUNNER_OBJECTS_REGION": ELSEWHERE}) as one:
-            _, complained = one.communicate(timeout=LIMIT_S)
-        assert one.returncode == 0, complained
+        publishing = command(["package", "publish", str(path)], {**told, "SPOT_RUNNER_OBJECTS_REGION": ELSEWHERE})
+        code, _, complained = ended(publishing)
+        assert code == 0, complained
         there = {
             "TOKEN_FILE": str(token),
             "SERVER_TYPES": json.dumps(["cx42"]),
