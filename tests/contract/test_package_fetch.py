@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import httpx
 import pytest
 from werkzeug import Request, Response
@@ -80,6 +81,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackageDigest, Path]
 def shop(
     moto: str, made: tuple[PackageDigest, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Shop]:
+    boto3.setup_default_session()  # the former keeps the first credentials that any test had
     for name, value in KEYS.items():
         monkeypatch.setenv(name.upper(), value)
     digest, path = made

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import boto3
 import pytest
 
 from images.builder import FAILED, SCRIPT, VOUCHER, builder_user_data, script_of, with_voucher
@@ -180,3 +181,4 @@ def test_a_bucket_at_aws_is_named_where_it_lies(monkeypatch: pytest.MonkeyPatch,
     assert f"%2F{region}%2Fs3%2Faws4_request" in url
     dotted = S3Objects.open("a.bucket", region).url(ObjectMethod.GET, "vouchers/x", timedelta(hours=1))
     assert dotted.startswith(f"https://s3.{region}.amazonaws.com/a.bucket/vouchers/x?")
+    boto3.setup_default_session()  # or these would be the credentials of later tests, too
