@@ -9,12 +9,13 @@ from datetime import date
 from enum import StrEnum, auto
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from workers.domain.github_site import GitHubSite, github_site
 from workers.domain.host_class import Acceleration
 from workers.domain.overlay import OVERLAY_PORT, UNDERLAY_MTU, GuestNetwork, Overlay, guest_mtu
+from workers.domain.runner import Shape
 from workers.domain.user_data import BOOTSTRAP_FILE
 
 CONFIG = SettingsConfigDict(env_prefix="SPOT_RUNNER_", frozen=True, extra="ignore")
@@ -158,6 +159,8 @@ class ControlSettings(BaseSettings):
     host_vcpus: int = 8
     host_memory_mib: int = 16384
     host_disk_mib: int = 65536
+    larger_hosts: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = ()
+    """Further sizes of hosts (JSON: CPUs, MiB of memory, MiB of disk of each), for runners with no place on those."""
     host_price: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """What an hour of one host costs: budgets are counted by it."""
     currency: str = Field(default="EUR", pattern="^[A-Z]{3}$")
@@ -190,6 +193,12 @@ class ControlSettings(BaseSettings):
     def database(self) -> str:
         """The store's URL."""
         return self.database_url or f"sqlite:///{self.home / 'spot-runner.sqlite'}"
+
+    @property
+    def host_sizes(self) -> tuple[Shape, ...]:
+        """What hosts hold: what is bought unless a runner needs more, and then the larger ones, the smallest first."""
+        usual = Shape(self.host_vcpus, self.host_memory_mib, self.host_disk_mib)
+        return (usual, *(Shape(*one) for one in sorted(self.larger_hosts)))
 
     @property
     def github_site(self) -> GitHubSite:

@@ -90,6 +90,7 @@ def test_machines_read_the_same(home: Path) -> None:
     found: dict[str, Any] = json.loads(plan(home, "--json", offers=[an_offer()]).stdout)
     assert (found["waiting"], found["hosts"], found["offers"]) == (3, {"ready": 0, "coming": 0}, 1)
     assert [(one["offer"]["zone"], one["because"]) for one in found["orders"]] == [("z-1", "jobs wait")] * 2
+    assert {one["size"]["vcpus"] for one in found["orders"]} == {8}
     assert found["missing"] == ["no offer elsewhere has room for what runs on large in z-1 of local"]
 
 

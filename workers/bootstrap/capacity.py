@@ -9,7 +9,6 @@ from pathlib import Path
 from workers.bootstrap.offers import OffersFile
 from workers.bootstrap.rented import billing, cloud_names, usd_rate
 from workers.domain.offer import Assortment
-from workers.domain.runner import Shape
 from workers.planning.capacity import CapacityPolicy
 from workers.settings import ControlSettings
 
@@ -19,7 +18,7 @@ def capacity_of(settings: ControlSettings) -> CapacityPolicy:
     names = cloud_names(settings)
     return CapacityPolicy(
         names[0],
-        Shape(settings.host_vcpus, settings.host_memory_mib, settings.host_disk_mib),
+        settings.host_sizes[0],
         settings.ready_hosts,
         settings.hosts_max,
         timedelta(seconds=settings.heartbeat_limit_s),
@@ -30,6 +29,7 @@ def capacity_of(settings: ControlSettings) -> CapacityPolicy:
         usd_rate=usd_rate(settings),
         clouds=names,
         billings={name: billing(name) for name in names},
+        larger=settings.host_sizes[1:],
     )
 
 

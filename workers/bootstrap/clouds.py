@@ -91,7 +91,8 @@ def _open_aws(settings: ControlSettings, clock: Clock, taken_back: TakenBack) ->
     account = AwsAccount.open(rental(aws, mark(settings)), aws.endpoint)
     cloud = Aws(account, rest)
     prices = PriceList.open(aws.region or "", aws.on_demand_prices, clock, aws.endpoint)
-    return cloud, AwsSeller(account, prices, settings.host_disk_mib, clock, lambda: cloud.refused)
+    disk_mib = max(one.disk_mib for one in settings.host_sizes)
+    return cloud, AwsSeller(account, prices, disk_mib, clock, lambda: cloud.refused)
 
 
 def rental(aws: AwsSettings, deployment: str) -> Rental:

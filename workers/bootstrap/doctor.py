@@ -20,7 +20,6 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from rich.console import Console
 
-from workers.bootstrap.capacity import capacity_of
 from workers.bootstrap.clouds import open_clouds, open_dry_runs
 from workers.bootstrap.control import check as check_settings
 from workers.bootstrap.plan import open_buyer
@@ -135,7 +134,9 @@ def _machines_of(cloud: Cloud, _settings: ControlSettings) -> Iterator[Finding]:
 
 def _faults_of(dry_run: DryRun, settings: ControlSettings) -> Iterator[Finding]:
     is_well = True
-    for fault in dry_run.faults(capacity_of(settings).spec, sources_at(dry_run.name, settings)):
+    sources = sources_at(dry_run.name, settings)
+    faults = [fault for size in settings.host_sizes for fault in dry_run.faults(size, sources)]
+    for fault in dict.fromkeys(faults):
         is_well = False
         yield Finding(Grade.ERROR if fault.is_certain else Grade.WARNING, fault.sentence)
     if is_well:

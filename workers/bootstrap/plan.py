@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ def _order(order: Order) -> dict[str, Any]:
             "usd_per_hour": offer.usd_per_hour,
         }
     )
-    return {"pool": order.pool, "because": order.because, "price": order.price, "offer": chosen or None}
+    size = asdict(order.size) if order.size is not None else None
+    return {"pool": order.pool, "because": order.because, "price": order.price, "size": size, "offer": chosen or None}
 
 
 def _offers(there: Assortment) -> str:

@@ -9,11 +9,10 @@ from datetime import UTC
 from workers.bootstrap import pool_fields as fields
 from workers.bootstrap.toml_lines import Place
 from workers.domain.architecture import unbuilt
-from workers.domain.host import fits
 from workers.domain.labels import KEYS, read_options
 from workers.domain.pools import Origin, Policy, Pool
-from workers.domain.runner import Shape
 from workers.domain.schedule import FORM, read_window
+from workers.planning.rooms import size_for
 from workers.planning.serving import granted
 from workers.settings import ControlSettings
 
@@ -24,16 +23,17 @@ def wrongs(told: fields.File, policy: Policy, settings: ControlSettings) -> Foun
     """Yield what is wrong, and where in the file."""
     yield from _doubles("packages", [str(one) for one in policy.packages], "one package for each image and shape")
     yield from _doubles("pools", [one.name for one in policy.pools], "one pool of each name")
-    room = Shape(settings.host_vcpus, settings.host_memory_mib, settings.host_disk_mib)
+    rooms = settings.host_sizes
     for number, package in enumerate(policy.packages):
         if (refused := unbuilt(package.likeness.architecture)) is not None:
             yield ("packages", number, "architecture"), f"packages.{number}.architecture: {refused}"
-        if not fits(package.shape, room):
+        if size_for((package.shape,), rooms) is None:
             yield (
                 ("packages", number),
                 (
-                    f"packages.{number}: no host has room for {package}; hosts have {room.vcpus} CPUs, "
-                    f"{room.memory_mib} MiB and a disk of {room.disk_mib} MiB (SPOT_RUNNER_HOST_…)"
+                    f"packages.{number}: no host has room for {package}; hosts have {rooms[-1].vcpus} CPUs, "
+                    f"{rooms[-1].memory_mib} MiB and a disk of {rooms[-1].disk_mib} MiB (SPOT_RUNNER_HOST_…, "
+                    "SPOT_RUNNER_LARGER_HOSTS)"
                 ),
             )
     for number, (one, pool) in enumerate(zip(told.pools, policy.pools, strict=True)):

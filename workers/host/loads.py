@@ -49,8 +49,8 @@ def largest_mapping(smaps: str) -> Mapping | None:
 def memory_mib(pid: int, package_mib: float) -> float | None:
     """Return how much of its memory the guest of this QEMU uses at most; None if it has ended. Takes milliseconds.
 
-    `package_mib` is what it began with. The file that it shares says more and more by and by: whoever reads or writes
-    zeros for the first time makes the kernel keep a page of them there.
+    `package_mib` is what it began with. What is in memory of the file that it shares says nothing: the kernel reads and
+    drops that as it likes, and a page of zeros counts there, too.
     """
     try:
         mapping = largest_mapping(Path(f"/proc/{pid}/smaps").read_text())

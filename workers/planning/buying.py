@@ -5,7 +5,7 @@ guests that must leave ─▶ each pool's jobs ─▶ hosts that are kept ready 
 
 Each host is bought for one pool, which pays for it and says where it comes from; others use it, too. Hosts are shared,
 so the pools' order in the file decides who pays for one that several would use. Every host has the same room, so that
-a longer queue never leads to fewer of them.
+a longer queue never leads to fewer of them; only for a guest that has no place in it a larger one is bought.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from workers.domain.host import fits
 from workers.domain.job import Job
 from workers.domain.market import ANYWHERE, Lot, Market, Sources
 from workers.domain.names import JobId
@@ -26,7 +25,7 @@ from workers.planning.capacity import CapacityPolicy, stranded
 from workers.planning.fleet import Fleet, is_leaving
 from workers.planning.limits import HOUR
 from workers.planning.offers import NOWHERE, Shelf
-from workers.planning.rooms import UNTOLD, Rooms, Seat, Shortage, seats_of, shortages
+from workers.planning.rooms import UNTOLD, Rooms, Seat, Shortage, seats_of, shortages, size_for
 
 NO_BUDGETS: Final[Mapping[str, float]] = {}
 
@@ -45,6 +44,8 @@ class Order:
     because: str = ""
     cloud: str = ""
     """Which it is asked of."""
+    size: Shape | None = None
+    """What it holds; None: what the settings say of every host."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,17 @@ def ready_hosts(capacity: CapacityPolicy, policy: Policy, now: datetime) -> int:
     return capacity.ready_hosts + sum(pool.min_ready_at(now) for pool in policy.pools)
 
 
-def price_of(offer: Offer | None, capacity: CapacityPolicy) -> float | None:
-    """Return what an hour of a host costs in the currency of the settings; None: not known."""
-    rate = capacity.usd_rate
-    return capacity.price if offer is None or rate is None else offer.usd_per_hour / rate
+def price_of(offer: Offer | None, capacity: CapacityPolicy, size: Shape | None = None) -> float | None:
+    """Return what an hour of a host costs in the currency of the settings; None: not known.
+
+    Where only the usual host's price is known, one of another size counts by as much as it is larger.
+    """
+    rate, usual = capacity.usd_rate, capacity.spec
+    if offer is not None and rate is not None:
+        return offer.usd_per_hour / rate
+    if capacity.price is None or size is None:
+        return capacity.price
+    return capacity.price * max(size.vcpus / usual.vcpus, size.memory_mib / usual.memory_mib)
 
 
 def least_cost(capacity: CapacityPolicy) -> float:
@@ -168,15 +176,18 @@ class _Basket:
         capacity, seats = self.capacity, seats_of(self.fleet, self.capacity.offers)
         self.left, self._why = dict(self.left), ""
         self.rooms, self.ready = Rooms(seats), 0
-        self.shelf = Shelf(
-            capacity.offers,
-            capacity.spec,
-            keeps_room=capacity.keeps_room,
-            hours_of=lambda cloud: hours_of(cloud, capacity),
-        )
+        self.shelves = {
+            size: Shelf(
+                capacity.offers,
+                size,
+                keeps_room=capacity.keeps_room,
+                hours_of=lambda cloud: hours_of(cloud, capacity),
+            )
+            for size in capacity.sizes
+        }
         for seat in seats:
             if seat.guests and seat.is_spot:
-                self.shelf.count(seat.lot, seat.likeness)
+                self._count(seat)
         # Those that leave give their place to those that follow, or the last host could never be evacuated.
         self.most = capacity.hosts_max - sum(not is_leaving(host) for host in self.fleet.hosts)
 
@@ -192,24 +203,26 @@ class _Basket:
 
     def _room_for(self, pool: Pool | None, need: _Need) -> str | None:
         """Place one guest, on a host that is bought if need be; return why it has no place, None if it has."""
-        spec, shape = self.capacity.spec, need.shape
-        if not fits(shape, spec):
-            return f"it asks for {_said(shape)}, and the hosts that are rented here have {_said(spec)}"
+        shape, sizes = need.shape, self.capacity.sizes
+        size = size_for((shape,), sizes)
+        if size is None:
+            return f"it asks for {_said(shape)}, and the hosts that are rented here have {_said(sizes[-1])}"
         if self.rooms.place(shape, need.likeness) is not None:
             return None
-        if self._buy(pool, need.likeness, need.because) is None:
+        if self._buy(pool, need.likeness, need.because, size) is None:
             return self._why
         return None if self.rooms.place(shape, need.likeness) is not None else "the host that is asked for has no room"
 
     def keep_ready(self, pool: Pool | None, count: int) -> None:
         """Have so many more hosts that take runners."""
         self.ready += count
-        while len(self.rooms.seats) < self.ready and self._buy(pool, ANY, "hosts are kept ready") is not None:
+        spec, because = self.capacity.spec, "hosts are kept ready"
+        while len(self.rooms.seats) < self.ready and self._buy(pool, ANY, because, spec) is not None:
             pass
 
     def keep_room(self, policy: Policy) -> None:
         """Have room elsewhere for each spot lot's guests, as far as there are offers for it."""
-        short = {one.lot: one for one in shortages(self.rooms.seats, self.capacity.spec)}
+        short = {one.lot: one for one in shortages(self.rooms.seats, self.capacity.sizes)}
         need = {lot: one.hosts for lot, one in short.items()}
         while need and max(need.values()) > 0:
             worst = short[max(need, key=lambda lot: (need[lot], str(lot)))]
@@ -221,34 +234,41 @@ class _Basket:
                 del need[worst.lot]
                 continue
             for lot in need:
-                if short[lot].likeness.admits(bought.likeness) and not (bought.is_spot and bought.lot == lot):
+                is_lost_with_it = bought.is_spot and bought.lot == lot
+                if not is_lost_with_it and short[lot].is_served(worst.size, bought.likeness):
                     need[lot] -= 1
 
     def _buy_elsewhere(self, pool: Pool | None, short: Shortage, needy: Collection[Lot]) -> Offer | None:
         sources, because = pool.sources if pool is not None else ANYWHERE, f"room in case {short.lot} is taken back"
-        offer = self.shelf.elsewhere(sources, short.likeness, short.lot, needy, self._most(pool))
+        shelf = self.shelves[short.size]
+        offer = shelf.elsewhere(sources, short.likeness, short.lot, needy, self._most(pool))
         if offer is None:
             self._miss(f"no offer elsewhere has room for what runs on {short.lot}{self._within(pool)}")
             return None
-        return offer if self._order(pool, offer, because) else None
+        return offer if self._order(pool, offer, because, short.size) else None
 
-    def _buy(self, pool: Pool | None, wanted: Likeness, because: str) -> Seat | None:
+    def _buy(self, pool: Pool | None, wanted: Likeness, because: str, size: Shape) -> Seat | None:
         sources = pool.sources if pool is not None else ANYWHERE
-        offer = self.shelf.choose(sources, wanted, self._most(pool))
+        offer = self.shelves[size].choose(sources, wanted, self._most(pool))
         if offer is None and (self.capacity.offers or self.capacity.is_told):
             kind = ", ".join(str(part) for part in (wanted.architecture, wanted.acceleration, wanted.vendor) if part)
             whom = f"pool {pool.name}" if pool is not None else "all"
-            self._miss(f"no offer will do for {whom} ({kind or 'any class'}){self._within(pool)}")
+            large = f", {_said(size)}" if size != self.capacity.spec else ""
+            self._miss(f"no offer will do for {whom} ({kind or 'any class'}{large}){self._within(pool)}")
             return None
-        if not self._order(pool, offer, because):
+        if not self._order(pool, offer, because, size):
             return None
         seat = self.rooms.seats[-1]
         if seat.is_spot:
-            self.shelf.count(seat.lot, seat.likeness)
+            self._count(seat)
         return seat
 
-    def _order(self, pool: Pool | None, offer: Offer | None, because: str) -> bool:
-        name, price = pool.name if pool is not None else None, self._price(offer)
+    def _count(self, seat: Seat) -> None:
+        for shelf in self.shelves.values():
+            shelf.count(seat.lot, seat.likeness)
+
+    def _order(self, pool: Pool | None, offer: Offer | None, because: str, size: Shape) -> bool:
+        name, price = pool.name if pool is not None else None, price_of(offer, self.capacity, size)
         sources = pool.sources if pool is not None else ANYWHERE
         cloud = offer.cloud if offer is not None else self._cloud(sources)
         if len(self.orders) >= self.most:
@@ -260,15 +280,12 @@ class _Basket:
                 self._miss(f"another host costs pool {name} more than its budget has left")
                 return False
             self.left = {**self.left, name: self.left[name] - least}
-        self.orders.append(Order(name, _narrowed(sources, offer), offer, price, because, cloud))
+        self.orders.append(Order(name, _narrowed(sources, offer), offer, price, because, cloud, size))
         lot = offer.lot if offer is not None else Lot(cloud, UNTOLD)
         likeness = offer.likeness if offer is not None else ANY
         is_spot = offer.is_spot if offer is not None else True
-        self.rooms.seats.append(Seat(lot, self.capacity.spec, likeness, is_spot, [], name))
+        self.rooms.seats.append(Seat(lot, size, likeness, is_spot, [], name))
         return True
-
-    def _price(self, offer: Offer | None) -> float | None:
-        return price_of(offer, self.capacity)
 
     def _most(self, pool: Pool | None) -> float:
         """Return how many US dollars a host may cost a pool until it can be given back."""

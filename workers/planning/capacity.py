@@ -21,7 +21,7 @@ class CapacityPolicy:
     cloud: str
     """Where a host is asked for if nothing says otherwise."""
     spec: Shape
-    """Of one host, for microVMs."""
+    """Of one host, for microVMs: what is bought unless a guest needs more."""
     ready_hosts: int
     hosts_max: int
     heartbeat_limit: timedelta = timedelta(seconds=10)
@@ -44,6 +44,13 @@ class CapacityPolicy:
     """How clouds count what their machines cost, by their names."""
     is_told: bool = False
     """Some cloud has told what it has: what is not among `offers` is not bought, were there none at all."""
+    larger: tuple[Shape, ...] = ()
+    """Further sizes of hosts, for guests that fit on none of `spec`; the first that holds a guest is bought for it."""
+
+    @property
+    def sizes(self) -> tuple[Shape, ...]:
+        """Every size that is bought, in the order in which one is looked for that holds a guest."""
+        return (self.spec, *self.larger)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,6 +89,6 @@ def _is_room(host: Host, fleet: Fleet, policy: CapacityPolicy) -> bool:
     """Say whether this empty host is where guests would go if some lot were taken back."""
     without = replace(fleet, hosts=tuple(one for one in fleet.hosts if one.id != host.id))
     short, shorter = (
-        sum(one.hosts for one in shortages(seats_of(each, policy.offers), policy.spec)) for each in (fleet, without)
+        sum(one.hosts for one in shortages(seats_of(each, policy.offers), policy.sizes)) for each in (fleet, without)
     )
     return shorter > short

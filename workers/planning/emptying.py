@@ -90,5 +90,5 @@ def _is_missed(host: Host, guests: Sequence[Runner], fleet: Fleet, policy: Capac
     rooms = Rooms(seats_of(without, policy.offers))
     for one in sorted(guests, key=lambda one: one.shape.memory_mib, reverse=True):
         rooms.place(one.shape)
-    before = sum(one.hosts for one in shortages(seats_of(fleet, policy.offers), policy.spec))
-    return sum(one.hosts for one in shortages(rooms.seats, policy.spec)) > before
+    before = sum(one.hosts for one in shortages(seats_of(fleet, policy.offers), policy.sizes))
+    return sum(one.hosts for one in shortages(rooms.seats, policy.sizes)) > before

@@ -63,10 +63,16 @@ class Shortage:
     lot: Lot
     hosts: int
     """So many empty hosts elsewhere would do."""
+    size: Shape
+    """Each of this size."""
     likeness: Likeness
     """Of these."""
     pool: str | None
     """Whose hosts most of the lot's are."""
+
+    def is_served(self, size: Shape, likeness: Likeness) -> bool:
+        """Say whether an empty host of this size and kind is one of those."""
+        return fits(self.size, size) and self.likeness.admits(likeness)
 
 
 def lot_of(host: Host) -> Lot:
@@ -85,8 +91,14 @@ def seats_of(fleet: Fleet, offers: Iterable[Offer] = ()) -> list[Seat]:
     return [_seat(host, fleet, told) for host in (*there, *coming)]
 
 
-def shortages(seats: Sequence[Seat], spec: Shape) -> Iterator[Shortage]:
-    """Yield the spot lots whose guests would not all fit elsewhere; `spec` is the room of an empty host.
+def size_for(shapes: Iterable[Shape], sizes: Iterable[Shape]) -> Shape | None:
+    """Return the first size of a host that holds each of these, one at a time; None: there is none."""
+    wanted = set(shapes)
+    return next((size for size in sizes if all(fits(shape, size) for shape in wanted)), None)
+
+
+def shortages(seats: Sequence[Seat], sizes: Sequence[Shape]) -> Iterator[Shortage]:
+    """Yield the spot lots whose guests would not all fit elsewhere; `sizes` are the rooms of empty hosts.
 
     Guests that are larger than others by whole multiples are packed as tightly as can be; of other mixtures a host
     more may be called for than the best packing would need.
@@ -100,10 +112,12 @@ def shortages(seats: Sequence[Seat], spec: Shape) -> Iterator[Shortage]:
     open_seats = [seat for seat in seats if smallest is not None and fits(smallest, seat.left)]
     for lot, own in of_lot.items():
         elsewhere = (one for one in open_seats if not (one.is_spot and one.lot == lot))
-        missing = _left_over(own, elsewhere)
-        if hosts := hosts_for(missing, spec):
+        missing = [shape for shape in _left_over(own, elsewhere) if size_for((shape,), sizes) is not None]
+        # Where no size holds them all, the largest decides.
+        size = size_for(missing, sizes) or size_for(missing[:1], sizes)
+        if missing and size is not None:
             pools = Counter(seat.pool for seat in own)
-            yield Shortage(lot, hosts, own[0].likeness, pools.most_common(1)[0][0])
+            yield Shortage(lot, hosts_for(missing, size), size, own[0].likeness, pools.most_common(1)[0][0])
 
 
 def hosts_for(shapes: Iterable[Shape], spec: Shape) -> int:

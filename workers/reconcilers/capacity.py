@@ -150,7 +150,7 @@ class Buyer:
             cloud=order.cloud,
             state=HostState.REQUESTED,
             requested_at=now,
-            spec=capacity.spec,
+            spec=order.size or capacity.spec,
             pool=order.pool,
             price=order.price,
             sources=order.sources,
