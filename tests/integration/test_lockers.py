@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -164,10 +165,32 @@ def test_a_park_waits_for_a_silent_store_and_a_resume_does_not(control: Control,
         fetched(control, shaky, order)
 
 
-def test_whoever_writes_hears_what_befell_an_earlier_part(control: Control, shaky: Shaky) -> None:
+def test_whoever_writes_hears_what_befell_an_earlier_part(
+    control: Control, shaky: Shaky, caplog: pytest.LogCaptureFixture
+) -> None:
     shaky.failures = [*([Refused("no more")] * TRIES_MAX * 8)]
     with pytest.raises(Refused, match="no more"):
         parked(control, shaky, PIECES[:12])
+    shaky.failures.clear()  # or their tracebacks would keep all that is looked for
+    gc.collect()
+    assert "never retrieved" not in caplog.text, "what befell the others needs no other word"
+
+
+def test_whoever_reads_hears_what_befell_the_first_part_alone(
+    control: Control, shaky: Shaky, caplog: pytest.LogCaptureFixture
+) -> None:
+    order = parked(control, shaky, PIECES[:12])
+
+    async def fetch(locker: Locker) -> list[bytes]:
+        manifest = await locker.manifest()
+        shaky.failures = [*([Refused("no more")] * TRIES_MAX * 8)]
+        return [piece async for piece in locker.contents(Stream.MEMORY, manifest.memory)]
+
+    with pytest.raises(Refused, match="no more"):
+        using(control, shaky, RESUME, order, fetch)
+    shaky.failures.clear()  # or their tracebacks would keep all that is looked for
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.parametrize("wrong", ["key", "manifest", "order of parts", "one part less"])

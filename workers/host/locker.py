@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -90,6 +90,7 @@ class Locker:
         try:
             for number, part in enumerate(parts):
                 ahead.append(asyncio.create_task(self._part(part_name(stream, number), part)))
+                ahead[-1].add_done_callback(_heard)
                 if len(ahead) >= AT_ONCE:
                     yield await ahead.pop(0)
             while ahead:
@@ -130,6 +131,12 @@ class Locker:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
 
+def _heard(part: asyncio.Task[Any]) -> None:
+    """Take notice of what befell a part: whoever is told of the first one asks for no other."""
+    if not part.cancelled():
+        part.exception()
+
+
 def _neighbours(name: str) -> tuple[str, ...]:
     """Return the names that are asked for together with this one: its block, whichever of it is asked for first."""
     stream, _, number = name.partition("-")
@@ -156,6 +163,7 @@ class Shipment:
         name = part_name(self._stream, len(self._parts))
         task = asyncio.create_task(self._locker.put_part(name, contents))
         task.add_done_callback(lambda _: self._room.release())
+        task.add_done_callback(_heard)
         self._parts.append(task)
         self.content_bytes += len(contents)
 
