@@ -176,23 +176,6 @@ def test_whoever_writes_hears_what_befell_an_earlier_part(
     assert "never retrieved" not in caplog.text, "what befell the others needs no other word"
 
 
-def test_whoever_reads_hears_what_befell_the_first_part_alone(
-    control: Control, shaky: Shaky, caplog: pytest.LogCaptureFixture
-) -> None:
-    order = parked(control, shaky, PIECES[:12])
-
-    async def fetch(locker: Locker) -> list[bytes]:
-        manifest = await locker.manifest()
-        shaky.failures = [*([Refused("no more")] * TRIES_MAX * 8)]
-        return [piece async for piece in locker.contents(Stream.MEMORY, manifest.memory)]
-
-    with pytest.raises(Refused, match="no more"):
-        using(control, shaky, RESUME, order, fetch)
-    shaky.failures.clear()  # or their tracebacks would keep all that is looked for
-    gc.collect()
-    assert "never retrieved" not in caplog.text
-
-
 @pytest.mark.parametrize("wrong", ["key", "manifest", "order of parts", "one part less"])
 def test_anything_else_than_this_very_park_is_refused(control: Control, shaky: Shaky, wrong: str) -> None:
     order = parked(control, shaky, PIECES[:4])
