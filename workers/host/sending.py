@@ -19,6 +19,7 @@ from workers.host.journal import Standing
 from workers.host.line import Line
 from workers.host.microvm import Microvm
 from workers.host.moves import READ_INTERVAL_S, WATCH_INTERVAL_S, Move, Pace
+from workers.host.pressing import DOWNTIME_MAX_MS
 from workers.host.qemu import Hearing, QemuEvent
 from workers.host.source import Source, SourceCommand, SourceEvent, SourceState
 from workers.host.streams import EVENTS, MIB, Outgoing, load_keys
@@ -26,9 +27,9 @@ from workers.host.tls import readable_keys
 
 # Nothing taken for so long means that the peer is lost; with the cut that follows no write of the guest hangs for 2 s.
 STALL_LIMIT_S: Final = 1.2
-# The end of the mirror and the last memory take some tens of milliseconds, of a guest in a hurry up to three seconds
-# (`pressing.DOWNTIME_MAX_MS`), and as long again if its line gets slower just then.
-SWITCH_LIMIT_S: Final = 6.0
+# The end of the mirror and the last memory take some tens of milliseconds, of a guest in a hurry as long as QEMU was
+# allowed at most, and as long again if its line gets slower just then.
+SWITCH_LIMIT_S: Final = 2 * DOWNTIME_MAX_MS / 1000
 # The target commits within a few round trips, or not at all.
 PAUSED_LIMIT_S: Final = 5.0
 # Both sides read the row three times a second; one that has not been seen by then is cut off.
